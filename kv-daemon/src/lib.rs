@@ -1,0 +1,3 @@
+//! kv
+
+pub mod kv;

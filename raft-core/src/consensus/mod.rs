@@ -1,0 +1,3 @@
+//! Floor 2a, *decides*.
+
+pub mod event;

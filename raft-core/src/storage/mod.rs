@@ -1,0 +1,3 @@
+//! Floor 2b, *keeps*.
+
+pub mod disk;
