@@ -36,8 +36,6 @@ pub enum Event {
     Restored(LogPosition),
     /// A snapshot of our own state is durable under its name (not marked in the log yet).
     SnapshotWritten(SnapshotMeta),
-    /// Writing a snapshot of our own failed; another is tried when it is due again.
-    SnapshotFailed,
     /// The answer to a [`ChunkRequest`]; `None` when that snapshot cannot be read (any more).
     Chunk {
         /// The request this answers.
