@@ -307,12 +307,7 @@ pub fn encode_batch<P: AsRef<[u8]>>(
     BatchHeader { sequence, length, records: count, zero_sectors, previous, crc }
 }
 
-fn encode_record<P: AsRef<[u8]>>(
-    out: &mut Vec<u8>,
-    seal: &Seal,
-    batch: u64,
-    record: &Record<P>,
-) {
+fn encode_record<P: AsRef<[u8]>>(out: &mut Vec<u8>, seal: &Seal, batch: u64, record: &Record<P>) {
     let payload = record.payload.as_ref();
     let length = u32::try_from(payload.len()).expect("the core bounds entries far below 4 GiB");
     let at = out.len();

@@ -109,7 +109,8 @@ impl Meaning {
                 Ok(Meaning::HardState(HardState { term: Term(record.term), vote }))
             }
             Kind::Entry => {
-                let payload = decode_payload(record.sub_kind, Bytes::copy_from_slice(record.payload))?;
+                let payload =
+                    decode_payload(record.sub_kind, Bytes::copy_from_slice(record.payload))?;
                 Ok(Meaning::Entry(Entry { position, payload }))
             }
             Kind::Truncate => Ok(Meaning::Truncate(position)),
@@ -289,7 +290,10 @@ impl LogShape {
             return Ok(());
         }
         if self.contradicts(last) {
-            return Err(format!("a cut inside the log, which ends at {}, found {last}", self.last()));
+            return Err(format!(
+                "a cut inside the log, which ends at {}, found {last}",
+                self.last()
+            ));
         }
         self.runs.retain(|run| run.index <= last.index);
         self.last = last.index;
@@ -333,7 +337,8 @@ mod tests {
     fn a_shape_knows_every_position_it_holds() {
         let shape = shape(&[(1, 1), (2, 1), (3, 4), (4, 4), (5, 7)]);
         let known: Vec<_> = (0..7).map(|index| shape.at(Index(index))).collect();
-        let expected = [(0, 0), (1, 1), (2, 1), (3, 4), (4, 4), (5, 7)].map(|(i, t)| Some(at(i, t)));
+        let expected =
+            [(0, 0), (1, 1), (2, 1), (3, 4), (4, 4), (5, 7)].map(|(i, t)| Some(at(i, t)));
         assert_eq!(known[..6], expected);
         assert_eq!(known[6], None);
     }

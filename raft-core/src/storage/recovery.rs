@@ -15,9 +15,8 @@ use super::format::{
     read_batch_header, read_records, up_to_sector, zero_sectors,
 };
 use super::records::{LogState, Meaning};
-use super::segment::{
-    Owner, WAL_DIR, is_temporary, read_segment, segment_path, sequence_of,
-};
+use super::segment::{WAL_DIR, is_temporary, read_segment, segment_path, sequence_of};
+use super::snapshot::Owner;
 use crate::types::{Entry, Index, LogPosition};
 use crate::write::SnapshotMeta;
 
@@ -159,9 +158,8 @@ pub(super) fn choose_snapshot(
     for mark in marks.into_iter().rev() {
         // Whatever the newest snapshot covers is committed: an older one serves only when the log
         // brings back all of it.
-        let reaches = start.index <= mark.position.index
-            && !state.shape.contradicts(mark.position)
-            && whole;
+        let reaches =
+            start.index <= mark.position.index && !state.shape.contradicts(mark.position) && whole;
         if !reaches {
             continue;
         }
@@ -176,6 +174,9 @@ pub(super) fn choose_snapshot(
         }
     }
     if start == LogPosition::ORIGIN && whole {
+        if let Some(trouble) = trouble {
+            log::warn!("starting without a snapshot, from the whole log: {trouble}");
+        }
         return Ok(None);
     }
     Err(trouble.unwrap_or_else(|| {
@@ -241,8 +242,7 @@ impl Replay {
             };
             let closes = self.add_batch(&tail.batches, tail.end, &records)?;
             let extent = &bytes[tail.end as usize..(tail.end + header.extent()) as usize];
-            let bare = records.iter().all(|record| matches!(record.kind, Kind::Close | Kind::Carry));
-            self.unproven = Some(if bare {
+            self.unproven = Some(if is_bare(&records) {
                 let (sequence, offset) = (tail.header.sequence, tail.end);
                 Unproven::Bare { sequence, offset, bytes: extent.to_vec() }
             } else {
@@ -265,12 +265,7 @@ impl Replay {
     }
 
     /// The verdict on what stands at `offset`.
-    fn next_batch<'a>(
-        &self,
-        seal: &Seal,
-        file: &'a [u8],
-        offset: u64,
-    ) -> Result<Next<'a>, Fault> {
+    fn next_batch<'a>(&self, seal: &Seal, file: &'a [u8], offset: u64) -> Result<Next<'a>, Fault> {
         let header = match read_batch_header(seal, file, offset) {
             HeaderSeen::Valid(header) => header,
             HeaderSeen::Unreadable(fault) => return Err(fault),
@@ -325,15 +320,16 @@ impl Replay {
             let expected = "a segment that begins with what it takes over";
             return Err(Fault::new(offset, expected, "another record, or none"));
         }
+        let bare = is_bare(records);
         let mut closes = false;
         for record in records {
-            if closes {
-                return Err(Fault::new(offset, "nothing after a close record", "a record"));
-            }
             let record = Meaning::decode(record)
                 .map_err(|malformed| Fault::new(offset, "a sound record", malformed.0))?;
-            closes = record == Meaning::Close;
+            closes |= record == Meaning::Close;
             self.add(record).map_err(|expected| Fault::new(offset, expected, "another record"))?;
+        }
+        if closes && !bare {
+            return Err(Fault::new(offset, "a close record alone", "other records with it"));
         }
         Ok(closes)
     }
@@ -360,6 +356,11 @@ impl Replay {
         self.entries.truncate(left as usize);
         Ok(())
     }
+}
+
+/// Whether a batch says nothing that proven batches do not say as well.
+fn is_bare(records: &[Record<&[u8]>]) -> bool {
+    records.iter().all(|record| record.kind == Kind::Close)
 }
 
 enum Next<'a> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
 use super::format::{FORMAT, HeaderFault, PAGE, SegmentHeader};
-use crate::types::{ClusterId, NodeId};
+use super::snapshot::Owner;
 
 /// The folder of the segments.
 pub const WAL_DIR: &str = "wal";
@@ -22,6 +22,7 @@ pub struct MakeSegment {
     disk: Arc<dyn Disk>,
     path: String,
     header: SegmentHeader,
+    ticket: Arc<()>,
 }
 
 /// A segment that is ready, but for its name in the log.
@@ -29,26 +30,26 @@ pub struct MadeSegment {
     pub(super) file: Box<dyn DiskFile>,
     pub(super) path: String,
     pub(super) header: SegmentHeader,
-}
-
-/// Who a log belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub cluster: ClusterId,
-    pub node: NodeId,
+    /// As long as anyone holds it, the log knows that this segment is on its way.
+    _ticket: Arc<()>,
 }
 
 impl MakeSegment {
     /// A job for a segment with this header; `path` is a temporary name that nobody else uses.
-    pub(super) fn new(disk: Arc<dyn Disk>, path: String, header: SegmentHeader) -> MakeSegment {
-        MakeSegment { disk, path, header }
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        path: String,
+        header: SegmentHeader,
+        ticket: Arc<()>,
+    ) -> MakeSegment {
+        MakeSegment { disk, path, header, ticket }
     }
 
     /// Writes the file full of zeroes and syncs it. When that fails, for want of room or
     /// otherwise, nothing is left of it and it may be tried again with a new job.
     pub fn run(self) -> io::Result<MadeSegment> {
         let file = write_segment(&*self.disk, &self.path, &self.header, &[])?;
-        Ok(MadeSegment { file, path: self.path, header: self.header })
+        Ok(MadeSegment { file, path: self.path, header: self.header, _ticket: self.ticket })
     }
 }
 
