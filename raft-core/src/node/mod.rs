@@ -5,8 +5,13 @@ mod events;
 mod handle;
 mod inbox;
 mod metrics;
+mod open;
+mod raft_thread;
+mod snapshot_threads;
 mod status;
 mod ticket;
+mod wal_thread;
+mod worker;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +20,7 @@ pub use events::{NodeEvent, NodeFailure, Receiver};
 pub use handle::Handle;
 pub use inbox::InboxLimits;
 pub use metrics::{NodeMetrics, SYNC_BUCKETS_MICROS};
+pub use open::{Node, NodeOptions, OpenError, cluster_id_of, form};
 pub use status::NodeStatus;
 pub use ticket::Ticket;
 
