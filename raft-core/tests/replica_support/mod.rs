@@ -35,13 +35,7 @@ impl StateMachine for Ledger {
     }
 
     fn snapshot(&self) -> Box<dyn SnapshotSource> {
-        struct Rest(std::vec::IntoIter<Bytes>);
-        impl SnapshotSource for Rest {
-            fn next_piece(&mut self) -> Option<Bytes> {
-                self.0.next()
-            }
-        }
-        Box::new(Rest(self.commands.clone().into_iter()))
+        Box::new(self.commands.clone().into_iter())
     }
 
     fn restore(&mut self, step: Restore) -> Result<(), Malformed> {
