@@ -51,8 +51,9 @@ pub(crate) struct WalThread<S: StateMachine> {
     kept: Vec<Write>,
     /// Writing found the disk full: not tried again before this.
     write_again: Option<Instant>,
-    /// The next segment could not be made: not tried again before this.
+    /// The next segment could not be made the last time: not tried again before this.
     segment_again: Option<Instant>,
+    lacks_segment: bool,
     /// What the raft thread believes.
     room: bool,
     /// A batch was written after the last empty one.
@@ -111,6 +112,7 @@ impl<S: StateMachine> WalThread<S> {
             kept: Vec::new(),
             write_again: None,
             segment_again: None,
+            lacks_segment: false,
             room: true,
             unproven: false,
             slow_sync,
@@ -198,21 +200,20 @@ impl<S: StateMachine> WalThread<S> {
         if is_past(self.segment_again)
             && let Some(job) = self.storage.needs_segment()
         {
+            self.segment_again = None;
             // Its thread is gone only when it panicked, and then the node is over.
             let _ = self.segments.send(job);
         }
     }
 
     fn adopt(&mut self, made: Result<MadeSegment, StorageError>) {
-        self.segment_again = match made {
-            Ok(made) => {
-                self.storage.adopt(made);
-                None
-            }
+        match made {
+            Ok(made) => self.storage.adopt(made),
             // Whatever the reason: the log goes on in the segment there is, and clients' writes
-            // are refused in time.
-            Err(error) => Some(Self::later(&error)),
-        };
+            // are refused before that is full.
+            Err(ref error) => self.segment_again = Some(Self::later(error)),
+        }
+        self.lacks_segment = self.segment_again.is_some();
     }
 
     fn later(error: &StorageError) -> Instant {

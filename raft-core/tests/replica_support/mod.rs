@@ -361,6 +361,15 @@ impl Seat {
             fault: None,
         }
     }
+
+    /// The order for a snapshot that waits is forgotten: the test says how it ended.
+    pub fn lose_snapshot_order(&mut self) {
+        self.snapshot_wanted = None;
+    }
+
+    pub fn is_writing_snapshot(&self) -> bool {
+        self.snapshot_wanted.is_some()
+    }
 }
 
 impl ModelDisk {
