@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::kv::command::{Compare, OPERATIONS_MAX, Operation, Reply, Test};
+use crate::kv::command::{Compare, OPERATIONS_MAX, Operation, PutDraft, Reply, Test};
 use crate::kv::request::KEY_BYTES_MAX;
 use crate::kv::store::Store;
 
@@ -84,6 +84,27 @@ fn every_proper_prefix_is_refused() {
     let whole = encoded(&put_if("key", "value", if_match(Tags::Revisions(vec![1, 2]))));
     for len in 0..whole.len() {
         assert!(Command::decode(&whole.slice(..len)).is_err(), "{len} bytes are enough");
+    }
+}
+
+/// Read straight from a socket or made of a request: the same bytes, and the value is shared.
+#[test]
+fn a_draft_makes_the_same_command() {
+    let conditions =
+        [Condition::default(), if_none_match(Tags::Any), if_match(Tags::Revisions(vec![1, 2, 3]))];
+    for condition in conditions {
+        for (announced, parts) in [(0, vec![]), (9, vec!["a long ", "va"]), (usize::MAX, vec!["v"])]
+        {
+            let mut draft = PutDraft::new(bytes("key"), condition.clone(), announced);
+            parts.iter().for_each(|part| draft.push(part.as_bytes()));
+            assert_eq!(draft.value_bytes(), parts.concat().len());
+            let (request, command) = draft.finish();
+            assert_eq!(request, put_if("key", &parts.concat(), condition.clone()));
+            assert_eq!(command, encoded(&request));
+            let Request::Put { value, .. } = &request else { panic!("a put is a put") };
+            let at = command.len() - value.len();
+            assert!(value.is_empty() || value.as_ptr() == command[at..].as_ptr());
+        }
     }
 }
 

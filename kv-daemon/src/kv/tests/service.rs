@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use raft_core::consensus::event::Refusal;
+use proptest::prelude::*;
+use raft_core::consensus::event::{Refusal, RoleName, Status};
+use raft_core::membership::Membership;
 use raft_core::proposals::{self, ReadRefused, UnknownCause};
 use raft_core::state_machine::{Malformed, StateMachine};
 use raft_core::types::{Index, LogPosition, NodeId, Term, Time};
@@ -513,4 +515,118 @@ fn a_read_is_answered_from_the_store_of_this_node() {
     let query = ListQuery { limit: 1, ..ListQuery::default() };
     let list = Request::List { query: query.clone(), level: ReadLevel::Linearizable };
     assert_eq!(call(list).read(&store), Answer::Listed(store.list(&query)));
+}
+
+/// The core's view of itself, as a call needs it: also a leader that does not name itself leads.
+#[test]
+fn a_view_names_the_leader() {
+    let status = |role, leader| Status {
+        id: ME,
+        role,
+        term: Term(2),
+        leader,
+        contact: Some(ms(7)),
+        snapshot: LogPosition::ORIGIN,
+        last: LogPosition::ORIGIN,
+        durable: Index::ZERO,
+        committed: Index::ZERO,
+        applied: Index::ZERO,
+        ready: true,
+        membership: Membership::default(),
+        peers: vec![],
+        dropped: 0,
+    };
+    let view = |role, leader| View::of(&status(role, leader), Phase::Serving);
+    let expected = |leader| View { contact: Some(ms(7)), ..led_by(leader) };
+    assert_eq!(view(RoleName::Leader, None), expected(Some(ME)));
+    assert_eq!(view(RoleName::Leader, Some(ME)), expected(Some(ME)));
+    assert_eq!(view(RoleName::Follower, Some(OTHER)), expected(Some(OTHER)));
+    assert_eq!(view(RoleName::Candidate, None), expected(None));
+}
+
+#[test]
+fn a_command_at_hand_is_proposed_as_it_is() {
+    let request = put("k", "v");
+    let command = encoded(&request);
+    let mut call = call(request).with_command(command.clone());
+    let Step::Propose(proposed) = call.step(ms(0), &led_by(Some(ME)), Input::Begin) else {
+        panic!("a leader proposes");
+    };
+    assert_eq!(proposed.as_ptr(), command.as_ptr());
+}
+
+/// What may come of a step, and whether it leaves the fate of a write open.
+fn ends_of(step: &Step) -> Vec<(Input, bool)> {
+    let not_led = |leader| refused(Refusal::NotLeader { leader });
+    let shut = |outcome| answered(Reason::ShuttingDown, outcome);
+    match step {
+        Step::Propose(_) => vec![
+            (not_led(None), false),
+            (not_led(Some(OTHER)), false),
+            (not_led(Some(ME)), false),
+            (refused(Refusal::Transferring { to: THIRD }), false),
+            (refused(Refusal::Busy), false),
+            (NOT_APPLIED, false),
+            (unknown(UnknownCause::Deadline), true),
+            (unknown(UnknownCause::SnapshotJump), true),
+            (unknown(UnknownCause::Stopped), true),
+            (Input::DeadlinePassed, true),
+        ],
+        Step::Forward { .. } => vec![
+            (Input::Forwarded(Forwarded::NothingSent), false),
+            (shut(Some(Outcome::NotApplied)), false),
+            (answered(Reason::TooManyHops, Some(Outcome::NotApplied)), false),
+            (answered(Reason::NoLeader, Some(Outcome::NotApplied)), false),
+            (shut(Some(Outcome::Unknown)), true),
+            (shut(None), true),
+            (Input::Forwarded(Forwarded::Broken), true),
+            (Input::DeadlinePassed, true),
+        ],
+        Step::WaitForLeader { .. } => vec![(Input::Waited, false), (Input::DeadlinePassed, false)],
+        Step::Barrier | Step::Read | Step::Answer(_) => unreachable!("no step of an open write"),
+    }
+}
+
+proptest! {
+    /// Whatever happens in whatever order: a write goes on only while nothing of it can be applied,
+    /// it says `not applied` exactly when that is certain, and it ends by its deadline.
+    #[test]
+    fn a_write_is_honest_in_every_story(
+        hops in 0..5u8,
+        chapters in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0..4u64, 0..400u64), 200..201,
+        ),
+    ) {
+        let mut call = Call::new(put("k", "v"), ms(5000), hops, Limits::default());
+        let (mut now, mut is_open) = (0, false);
+        let mut input = Input::Begin;
+        let mut is_over = false;
+        for (which, leader, later) in chapters {
+            let view = led_by((leader != 0).then_some(NodeId(leader)));
+            let step = call.step(ms(now), &view, input.clone());
+            if let Step::Answer(answer) = step {
+                let outcome = answer.expect_err("nothing was applied").outcome;
+                let expected = if is_open { Outcome::Unknown } else { Outcome::NotApplied };
+                prop_assert_eq!(outcome, Some(expected));
+                is_over = true;
+                break;
+            }
+            prop_assert!(!is_open, "sent again although it may be applied: {:?}", step);
+            if let Step::Forward { hops: told, .. } = step {
+                prop_assert!(told == hops + 1 && told <= 3);
+            }
+            if let Step::WaitForLeader { until } = step {
+                prop_assert!(ms(now) < until && until <= ms(5000));
+            }
+            let ends = ends_of(&step);
+            (input, is_open) = ends[which.index(ends.len())].clone();
+            // The time of an answer to an attempt is the world's; it never comes after the deadline
+            // without saying so.
+            now += later;
+            if 5000 <= now {
+                (input, is_open) = (Input::DeadlinePassed, !matches!(step, Step::WaitForLeader { .. }));
+            }
+        }
+        prop_assert!(is_over || now < 5000, "it goes on after its deadline");
+    }
 }
