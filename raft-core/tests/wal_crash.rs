@@ -4,14 +4,17 @@
 
 mod wal_support;
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use raft_core::storage::disk::Disk;
+use raft_core::storage::error::StorageError;
 use raft_core::storage::meta::Meta;
 use raft_core::storage::testdisk::{OpKind, TestDisk, Unsynced};
 use raft_core::storage::{Storage, WAL_DIR};
 use raft_core::types::Index;
-use raft_core::write::{SnapshotWrite, Write};
+use raft_core::write::{SnapshotMeta, SnapshotWrite, Write};
 use wal_support::{
     CLUSTER, Model, Run, Step, at, create, entries, entry, first_entry, foreign_snapshot, formed,
     image, meta, open, options, term, write,
@@ -126,7 +129,7 @@ fn pitfall_44_pitfall_46_every_crash_point_of_snapshots_and_log_removal() {
 fn every_crash_point_of_an_installed_snapshot() {
     let (meta, body) = foreign_snapshot(at(50, 4));
     let half = body.len() / 2;
-    let chunk = |range: std::ops::Range<usize>| SnapshotWrite::Chunk {
+    let chunk = |range: Range<usize>| SnapshotWrite::Chunk {
         meta: meta.clone(),
         offset: range.start as u64,
         data: body.slice(range),
@@ -202,10 +205,7 @@ fn pitfall_50_a_failed_sync_poisons() {
         let syncs = disk.log().len();
         for _ in 0..2 {
             let error = storage.write(&[entries(2, 1, 3, 3, 10)]).expect_err("poisoned");
-            assert_eq!(
-                error.to_string(),
-                raft_core::storage::error::StorageError::Poisoned.to_string()
-            );
+            assert_eq!(error.to_string(), StorageError::Poisoned.to_string());
         }
         assert!(storage.quiet().is_err());
         assert!(storage.needs_segment().is_none());
@@ -307,6 +307,37 @@ fn no_space_refuses_and_resumes() {
     model.apply(&refused);
     let (_, recovered) = open(&disk.crash_losing_all()).expect("all is durable");
     assert_eq!(model.compare(&recovered), Ok(()));
+}
+
+/// A full disk while a snapshot comes in: the writes may be handed in again, and are carried out.
+#[test]
+fn no_space_for_a_snapshot_refuses_and_resumes() {
+    let disk = formed();
+    let (mut storage, _) = open(&disk).expect("formed");
+    let chunk = |meta: &SnapshotMeta, data: &Bytes, range: Range<usize>| SnapshotWrite::Chunk {
+        meta: meta.clone(),
+        offset: range.start as u64,
+        data: data.slice(range),
+    };
+    // The first snapshot is complete, the second one finds no room.
+    let (first, body) = foreign_snapshot(at(50, 4));
+    let half = body.len() / 2;
+    let (second, other) = foreign_snapshot(at(60, 4));
+    let begin = Write { snapshots: vec![chunk(&first, &body, 0..half)], ..write(1) };
+    storage.write(&[begin]).expect("there is room");
+    let end = chunk(&first, &body, half..body.len());
+    let install = Write { snapshots: vec![end, SnapshotWrite::Install(first)], ..write(2) };
+    let next = Write { snapshots: vec![chunk(&second, &other, 0..other.len())], ..write(3) };
+    let writes = [install, next];
+
+    disk.set_free(Some((body.len() - half) as u64));
+    let error = storage.write(&writes).expect_err("the disk is full");
+    assert!(matches!(error, StorageError::NoSpace { .. }), "{error}");
+    disk.set_free(None);
+    let written = storage.write(&writes).expect("there is room again");
+    assert_eq!(written.install_failed, []);
+    let (_, recovered) = open(&disk.crash_losing_all()).expect("all is durable");
+    assert_eq!(recovered.snapshot.map(|meta| meta.position), Some(at(50, 4)));
 }
 
 /// A segment that comes too late does not replace the one that is in use.

@@ -359,7 +359,27 @@ fn a_rotten_snapshot_without_log_below_is_damage() {
 
     let disk = whole.crash_keeping_all();
     disk.remove(path).expect("it is there");
-    assert_damage(&disk, path);
+    assert_damage(&disk, "snap");
+}
+
+/// pitfall 46: what a removed segment said of the older snapshot is carried on, and the log that
+/// leads from the older snapshot to the newer one is kept.
+#[test]
+fn pitfall_46_the_older_snapshot_serves_after_log_was_let_go() {
+    let (disk, model) = after(&[
+        Step::Write(vec![entries(1, 1, 2, 5, 100)]),
+        Step::Snapshot(at(5, 1), 2),
+        Step::Write(vec![entries(3, 1, 6, 7, 10_000)]),
+        Step::Write(vec![entries(4, 1, 8, 9, 10_000)]),
+        Step::Snapshot(at(7, 1), 5),
+    ]);
+    let segments = disk.list(WAL_DIR).expect("the folder is there");
+    assert_eq!(segments, ["0000000002.log", "0000000003.log"], "the first one was let go");
+    disk.flip_bit(&snapshot_paths(&disk)[1], 8 * 8);
+    let found = recovered(&disk);
+    assert_eq!(found.snapshot.as_ref().map(|meta| meta.position), Some(at(5, 1)));
+    let older = Model { snapshot: found.snapshot.clone(), ..model };
+    assert_eq!(older.compare(&found), Ok(()));
 }
 
 #[test]
