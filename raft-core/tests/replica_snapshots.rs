@@ -189,6 +189,28 @@ fn a_snapshot_waits_for_the_disk() {
     assert_eq!(taken.position.index, cluster.replica(leader).applied());
 }
 
+/// A snapshot is written once, however long its mark in the log takes.
+#[test]
+fn a_snapshot_is_not_written_again_while_its_mark_waits_for_the_disk() {
+    let mut cluster = Cluster::with(1, |config| config.snapshot_entries = 4);
+    let leader = cluster.leader();
+    cluster.seat(leader).files_stall = true;
+    for _ in 0..4 {
+        cluster.propose(leader, "a", Time::NEVER);
+        cluster.run();
+    }
+    assert!(cluster.seat(leader).is_writing_snapshot());
+    cluster.seat(leader).disk_stalls = true;
+    cluster.seat(leader).files_stall = false;
+    cluster.run();
+    cluster.seat(leader).files_stall = true;
+    cluster.pass(SECOND);
+    assert!(!cluster.seat(leader).is_writing_snapshot());
+    let order = cluster.order(leader, |id| Input::SnapshotNow { id });
+    cluster.run();
+    assert_eq!(cluster.snapshots_taken[&order], Err(SnapshotRefused::NothingNew));
+}
+
 #[test]
 fn a_snapshot_that_fails_is_told_and_tried_again_later() {
     let mut cluster = Cluster::with(1, |config| config.snapshot_entries = 4);

@@ -171,10 +171,10 @@ impl Cluster {
         self.seat(id).replica.as_mut().expect("the node runs").step(now, input);
     }
 
-    pub fn propose(&mut self, to: NodeId, command: &'static str, deadline: Time) -> u64 {
+    pub fn propose(&mut self, to: NodeId, command: impl Into<Bytes>, deadline: Time) -> u64 {
         self.next_id += 1;
-        let command = Bytes::from_static(command.as_bytes());
-        self.step(to, Input::Propose { id: ProposalId(self.next_id), command, deadline });
+        let (id, command) = (ProposalId(self.next_id), command.into());
+        self.step(to, Input::Propose { id, command, deadline });
         self.next_id
     }
 
@@ -206,7 +206,18 @@ impl Cluster {
                 return;
             }
         }
-        panic!("the cluster does not come to rest");
+        for (id, seat) in &self.seats {
+            let Some(replica) = &seat.replica else { continue };
+            let status = replica.raft().status();
+            println!(
+                "{id} {:?} due {:?} stalls {} {}",
+                status,
+                replica.deadline(),
+                seat.disk_stalls,
+                seat.files_stall
+            );
+        }
+        panic!("the cluster does not come to rest at {}: {:?}", self.now, self.wire);
     }
 
     /// The running node that leads and is ready to serve.
