@@ -55,7 +55,7 @@ impl StateMachine for Ledger {
 #[derive(Clone, Default)]
 pub struct ModelDisk {
     pub recovered: Recovered,
-    /// Pieces of snapshots, each body being the pieces with their lengths in front.
+    /// Snapshots; a body is the pieces with their lengths in front, and a zero.
     pub snapshots: BTreeMap<LogPosition, (SnapshotMeta, Vec<u8>)>,
     receiving: Vec<u8>,
 }
@@ -206,17 +206,6 @@ impl Cluster {
                 return;
             }
         }
-        for (id, seat) in &self.seats {
-            let Some(replica) = &seat.replica else { continue };
-            let status = replica.raft().status();
-            println!(
-                "{id} {:?} due {:?} stalls {} {}",
-                status,
-                replica.deadline(),
-                seat.disk_stalls,
-                seat.files_stall
-            );
-        }
         panic!("the cluster does not come to rest at {}: {:?}", self.now, self.wire);
     }
 
@@ -342,6 +331,8 @@ impl Cluster {
                 body.push(piece.len() as u8);
                 body.extend_from_slice(&piece);
             }
+            // As on a real disk the body has an end of its own, so it is never empty.
+            body.push(0);
             let meta = SnapshotMeta {
                 position: order.position,
                 membership: order.membership,
@@ -425,7 +416,7 @@ impl ModelDisk {
 
 fn pieces(mut body: &[u8]) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || {
-        let (length, rest) = body.split_first()?;
+        let (length, rest) = body.split_first().filter(|(length, _)| **length != 0)?;
         let (piece, rest) = rest.split_at(*length as usize);
         body = rest;
         Some(Bytes::copy_from_slice(piece))
