@@ -339,6 +339,21 @@ fn chunks_come_in_order_or_again_and_another_snapshot_begins_anew() {
     assert_eq!(positions(&to), [at(9, 3)]);
 }
 
+/// The rename was done, but not made durable: finishing again makes it so.
+#[test]
+fn finishing_again_after_a_failed_sync_of_the_folder_is_durable() {
+    let from = snapshots(&TestDisk::new(), OTHER);
+    let meta = write(&from, at(5, 2), &[b"abc"]);
+    let disk = TestDisk::new();
+    let to = snapshots(&disk, OWNER);
+    to.receive_chunk(&meta, 0, &from.read_chunk(&meta, 0, meta.body_bytes).unwrap()).unwrap();
+    disk.fail_nth(OpKind::SyncDir, 1);
+    assert!(matches!(to.finish_receive(&meta), Err(ReceiveError::Storage(_))));
+    to.finish_receive(&meta).unwrap();
+    let image = disk.crash_losing_all();
+    assert_eq!(snapshots(&image, OWNER).verify(at(5, 2)).unwrap(), meta);
+}
+
 #[test]
 fn chunks_are_given_out_of_this_very_snapshot_only() {
     let disk = TestDisk::new();
