@@ -153,21 +153,22 @@ impl Meta {
 
     /// Makes this the directory's META, durably: once it returns every later start finds it.
     pub fn store(&self, disk: &dyn Disk) -> Result<(), StorageError> {
-        let step = |op, result: io::Result<()>| {
-            result.map_err(|error| StorageError::io(disk.describe(META), op, error))
+        let failed = |op| {
+            let file = disk.describe(META);
+            move |error| StorageError::io(file, op, error)
         };
         match disk.remove(META_TMP) {
             // What a crash may have left.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => step("write", Err(error))?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("write")(error));
+            }
             _ => {}
         }
-        let mut file = disk
-            .create(META_TMP)
-            .map_err(|error| StorageError::io(disk.describe(META_TMP), "create", error))?;
-        step("write", file.write_at(0, &self.encode()))?;
-        step("sync", file.sync())?;
-        step("rename", disk.rename(META_TMP, META))?;
-        step("sync", disk.sync_dir(""))
+        let mut file = disk.create(META_TMP).map_err(failed("create"))?;
+        file.write_at(0, &self.encode()).map_err(failed("write"))?;
+        file.sync().map_err(failed("sync"))?;
+        disk.rename(META_TMP, META).map_err(failed("rename"))?;
+        disk.sync_dir("").map_err(failed("sync"))
     }
 
     fn with_name(self, disk: &dyn Disk, wanted: Option<&str>) -> Result<Meta, StorageError> {
