@@ -3,4 +3,5 @@
 pub mod disk;
 pub mod error;
 pub mod meta;
+pub mod snapshot;
 pub mod testdisk;

@@ -8,11 +8,20 @@
 //! operations, run out of room, hold a sync and flip bits. It never invents: a sector is old or
 //! new, never a mixture, and a rename happened or did not.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod file;
+mod names;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use self::file::File;
+use self::names::{Change, folder, missing};
+use self::state::State;
 use super::disk::{Disk, DiskFile};
 
 /// The unit in which contents survive or are lost, in bytes.
@@ -110,9 +119,32 @@ impl TestDisk {
         self.crash(|_| false)
     }
 
-    /// A crash that loses nothing: the process died, the machine did not.
+    /// A crash that loses nothing, by luck.
     pub fn crash_keeping_all(&self) -> TestDisk {
         self.crash(|_| true)
+    }
+
+    /// The disk as the next start finds it when the process dies now and the machine lives on: all
+    /// that was written is there, and what was not synced can still be lost by a later crash.
+    pub fn restart(&self) -> TestDisk {
+        TestDisk::with(self.state().restarted())
+    }
+
+    /// The disks a crash now may leave. With at most 8 things to lose, one disk for each subset;
+    /// with more: none or all survive, each one alone, all but each one, and every first part.
+    pub fn crash_images(&self) -> Vec<TestDisk> {
+        let losses = self.unsynced().len();
+        let of = |chosen: &dyn Fn(usize) -> bool| {
+            let mut numbers = 0..losses;
+            self.crash(|_| numbers.next().is_some_and(chosen))
+        };
+        if losses <= 8 {
+            return (0..1 << losses).map(|set| of(&|at| set >> at & 1 == 1)).collect();
+        }
+        let alone = (0..losses).map(|one| of(&|at| at == one));
+        let missing = (0..losses).map(|one| of(&|at| at != one));
+        let first = (0..=losses).map(|count| of(&|at| at < count));
+        alone.chain(missing).chain(first).collect()
     }
 
     /// What a crash now may lose, in a fixed order.
@@ -435,355 +467,6 @@ impl Drop for Lock {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    files: BTreeMap<u64, File>,
-    inodes: u64,
-    live: Tree,
-    durable: Tree,
-    /// Changes of `live` that `durable` has not seen, in the order they were made.
-    pending: Vec<(u64, Change)>,
-    ops: u64,
-    log: VecDeque<Op>,
-    stop_after: Option<u64>,
-    faults: BTreeMap<OpKind, u64>,
-    free: Option<u64>,
-    hold_syncs: bool,
-    held_syncs: u64,
-    locks: BTreeMap<String, String>,
-}
-
-/// Names and folders.
-#[derive(Clone)]
-struct Tree {
-    names: BTreeMap<String, u64>,
-    dirs: BTreeSet<String>,
-}
-
-/// One change of a [`Tree`].
-#[derive(Clone, Debug)]
-enum Change {
-    Link { path: String, inode: u64 },
-    Rename { from: String, to: String, inode: u64 },
-    Unlink { path: String },
-    MakeDir { path: String },
-}
-
-/// A file, whatever its name.
-#[derive(Clone, Default)]
-struct File {
-    /// The name it was last given, for messages.
-    path: String,
-    live: Contents,
-    durable: Contents,
-    /// Sectors in which the two differ and that the next sync makes durable.
-    dirty: BTreeSet<u64>,
-    /// Sectors in which the two differ and that a failed sync has given up.
-    forgotten: BTreeSet<u64>,
-    handles: u64,
-}
-
-/// Bytes: sectors that are all zero are not kept.
-#[derive(Clone, Default)]
-struct Contents {
-    len: u64,
-    sectors: BTreeMap<u64, Arc<[u8; SECTOR_BYTES as usize]>>,
-}
-
-const LOG_OPS_MAX: usize = 10_000;
-
-impl State {
-    /// Numbers an operation, unless the process is gone or the operation is to fail.
-    fn begin(&mut self, kind: OpKind, path: &str, detail: String) -> io::Result<()> {
-        if self.stop_after.is_some_and(|last| last <= self.ops) {
-            return Err(gone());
-        }
-        self.ops += 1;
-        let op = Op { number: self.ops, kind, path: path.to_owned(), detail };
-        if self.log.len() == LOG_OPS_MAX {
-            self.log.pop_front();
-        }
-        self.log.push_back(op);
-        self.fault(kind)
-    }
-
-    /// Whether the process still runs. Reading is no longer possible once the last operation that
-    /// is to be carried out has been.
-    fn alive(&self) -> io::Result<()> {
-        match self.stop_after {
-            Some(last) if last <= self.ops => Err(gone()),
-            _ => Ok(()),
-        }
-    }
-
-    fn fault(&mut self, kind: OpKind) -> io::Result<()> {
-        let Some(left) = self.faults.get_mut(&kind) else { return Ok(()) };
-        *left -= 1;
-        if 0 < *left {
-            return Ok(());
-        }
-        self.faults.remove(&kind);
-        Err(io::Error::other(format!("injected failure of {kind:?}")))
-    }
-
-    fn file(&mut self, inode: u64) -> &mut File {
-        self.files.get_mut(&inode).expect("an inode in use is kept")
-    }
-
-    fn live_file(&mut self, path: &str) -> &mut File {
-        let inode = *self.live.names.get(path).unwrap_or_else(|| panic!("{path} is not there"));
-        self.file(inode)
-    }
-
-    fn new_inode(&mut self, file: File) -> u64 {
-        self.inodes += 1;
-        self.files.insert(self.inodes, file);
-        self.inodes
-    }
-
-    fn give_back(&mut self, inode: u64) {
-        let len = self.file(inode).live.len;
-        if let Some(free) = &mut self.free {
-            *free += len;
-        }
-    }
-
-    fn change(&mut self, change: Change) {
-        self.live.apply(&change);
-        self.pending.push((self.ops, change));
-    }
-
-    /// Inodes that have a name, or may have one after a crash.
-    fn reachable(&self) -> BTreeSet<u64> {
-        let named = self.live.names.values().chain(self.durable.names.values()).copied();
-        named.chain(self.pending.iter().filter_map(|(_, change)| change.inode())).collect()
-    }
-
-    /// Lets go of files that no name and no handle leads to.
-    fn collect(&mut self) {
-        let reachable = self.reachable();
-        self.files.retain(|inode, file| 0 < file.handles || reachable.contains(inode));
-    }
-
-    fn unsynced(&self) -> Vec<Unsynced> {
-        let mut all = Vec::new();
-        for (op, change) in &self.pending {
-            let dir = change.dir().to_owned();
-            all.push(Unsynced::Name { dir, change: change.to_string(), op: *op });
-        }
-        for inode in self.reachable() {
-            let file = &self.files[&inode];
-            if file.live.len != file.durable.len {
-                all.push(Unsynced::Length { path: file.path.clone(), inode });
-            }
-            for sector in file.dirty.union(&file.forgotten) {
-                let path = file.path.clone();
-                all.push(Unsynced::Sector { path, inode, sector: *sector });
-            }
-        }
-        all
-    }
-
-    fn after_crash(&self, survivors: &BTreeSet<Unsynced>) -> State {
-        let mut tree = self.durable.clone();
-        for (op, change) in &self.pending {
-            let dir = change.dir().to_owned();
-            let item = Unsynced::Name { dir, change: change.to_string(), op: *op };
-            if survivors.contains(&item) {
-                tree.apply(change);
-            }
-        }
-        // A folder that was lost takes along what was in it.
-        let dirs = tree.dirs.clone();
-        tree.names.retain(|path, _| dirs.contains(folder(path)));
-
-        let mut files = BTreeMap::new();
-        for (path, inode) in &tree.names {
-            let file = self.files[inode].after_crash(*inode, survivors);
-            files.insert(*inode, File { path: path.clone(), ..file });
-        }
-        State { files, inodes: self.inodes, live: tree.clone(), durable: tree, ..State::default() }
-    }
-}
-
-impl Tree {
-    fn inode(&self, path: &str) -> io::Result<u64> {
-        self.names.get(path).copied().ok_or_else(|| missing(path))
-    }
-
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Link { path, inode } => {
-                self.names.insert(path.clone(), *inode);
-            }
-            Change::Rename { from, to, inode } => {
-                // Its own making may have been lost while this was kept, and then a later file
-                // can have the old name.
-                if self.names.get(from) == Some(inode) {
-                    self.names.remove(from);
-                }
-                self.names.insert(to.clone(), *inode);
-            }
-            Change::Unlink { path } => {
-                self.names.remove(path);
-            }
-            Change::MakeDir { path } => {
-                self.dirs.insert(path.clone());
-            }
-        }
-    }
-}
-
-impl Default for Tree {
-    fn default() -> Tree {
-        Tree { names: BTreeMap::new(), dirs: BTreeSet::from([String::new()]) }
-    }
-}
-
-impl Change {
-    /// The folder that has to be synced.
-    fn dir(&self) -> &str {
-        match self {
-            Change::Link { path, .. }
-            | Change::Unlink { path }
-            | Change::MakeDir { path }
-            | Change::Rename { to: path, .. } => folder(path),
-        }
-    }
-
-    fn inode(&self) -> Option<u64> {
-        match self {
-            Change::Link { inode, .. } | Change::Rename { inode, .. } => Some(*inode),
-            Change::Unlink { .. } | Change::MakeDir { .. } => None,
-        }
-    }
-}
-
-impl File {
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        for sector in self.live.write(offset, data) {
-            self.forgotten.remove(&sector);
-            if self.live.sectors.get(&sector) == self.durable.sectors.get(&sector) {
-                self.dirty.remove(&sector);
-            } else {
-                self.dirty.insert(sector);
-            }
-        }
-    }
-
-    fn sync(&mut self) {
-        for sector in std::mem::take(&mut self.dirty) {
-            self.durable.copy_sector(sector, &self.live);
-        }
-        self.durable.len = self.live.len;
-    }
-
-    fn after_crash(&self, inode: u64, survivors: &BTreeSet<Unsynced>) -> File {
-        let path = self.path.clone();
-        let mut left = self.durable.clone();
-        if survivors.contains(&Unsynced::Length { path: path.clone(), inode }) {
-            left.len = self.live.len;
-        }
-        for sector in self.dirty.union(&self.forgotten) {
-            let item = Unsynced::Sector { path: path.clone(), inode, sector: *sector };
-            if survivors.contains(&item) && sector * SECTOR_BYTES < left.len {
-                left.copy_sector(*sector, &self.live);
-            }
-        }
-        left.zero_beyond_end();
-        File { path, durable: left.clone(), live: left, ..File::default() }
-    }
-}
-
-impl Contents {
-    fn read(&self, offset: u64, buf: &mut [u8]) {
-        buf.fill(0);
-        for (sector, in_sector, in_buf) in pieces(offset, buf.len()) {
-            if let Some(bytes) = self.sectors.get(&sector) {
-                let part = &bytes[in_sector..in_sector + in_buf.len()];
-                buf[in_buf].copy_from_slice(part);
-            }
-        }
-    }
-
-    /// Returns the sectors that were written to.
-    fn write(&mut self, offset: u64, data: &[u8]) -> Vec<u64> {
-        let mut touched = Vec::new();
-        for (sector, in_sector, in_data) in pieces(offset, data.len()) {
-            let mut bytes = self.sectors.get(&sector).map_or([0; SECTOR_BYTES as usize], |b| **b);
-            bytes[in_sector..in_sector + in_data.len()].copy_from_slice(&data[in_data]);
-            if bytes.iter().all(|byte| *byte == 0) {
-                self.sectors.remove(&sector);
-            } else {
-                self.sectors.insert(sector, Arc::new(bytes));
-            }
-            touched.push(sector);
-        }
-        if !data.is_empty() {
-            self.len = self.len.max(offset + data.len() as u64);
-        }
-        touched
-    }
-
-    fn copy_sector(&mut self, sector: u64, from: &Contents) {
-        match from.sectors.get(&sector) {
-            Some(bytes) => self.sectors.insert(sector, bytes.clone()),
-            None => self.sectors.remove(&sector),
-        };
-    }
-
-    /// What grows over the end again must read as zeroes.
-    fn zero_beyond_end(&mut self) {
-        let last = self.len / SECTOR_BYTES;
-        self.sectors.split_off(&(last + 1));
-        if let Some(bytes) = self.sectors.get(&last) {
-            let mut bytes = **bytes;
-            bytes[(self.len % SECTOR_BYTES) as usize..].fill(0);
-            self.sectors.insert(last, Arc::new(bytes));
-        }
-    }
-}
-
-/// The parts of a range, sector by sector: the sector's number, where the part begins in it, and
-/// which part of the range it is.
-fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset + done as u64;
-        let in_sector = (at % SECTOR_BYTES) as usize;
-        let part = done..len.min(done + SECTOR_BYTES as usize - in_sector);
-        done = part.end;
-        Some((at / SECTOR_BYTES, in_sector, part))
-    })
-}
-
-fn folder(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-fn missing(path: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("{path:?} is not there"))
-}
-
-/// The one error with this kind: nobody is left to see it.
-fn gone() -> io::Error {
-    io::Error::new(io::ErrorKind::BrokenPipe, "the process is gone")
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Change::Link { path, .. } => write!(f, "create {path}"),
-            Change::Rename { from, to, .. } => write!(f, "rename {from} {to}"),
-            Change::Unlink { path } => write!(f, "remove {path}"),
-            Change::MakeDir { path } => write!(f, "create-dir {path}"),
-        }
-    }
 }
 
 impl fmt::Display for Op {
