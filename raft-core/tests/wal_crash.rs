@@ -428,8 +428,10 @@ fn a_snapshot_that_comes_too_late_is_not_marked() {
     let late = Write { snapshots: vec![late], ..write(3) };
     storage.write(&[install]).expect("a healthy disk");
     storage.write(&[late]).expect("a healthy disk");
-    let (_, recovered) = open(&disk.crash_losing_all()).expect("all is durable");
+    let (storage, recovered) = open(&disk.crash_losing_all()).expect("all is durable");
     assert_eq!(recovered.snapshot.map(|meta| meta.position), Some(at(50, 4)));
+    let files = storage.snapshots().list().expect("a healthy disk");
+    assert_eq!(files.iter().map(|file| file.position).collect::<Vec<_>>(), [at(50, 4)]);
     assert_eq!((recovered.log_start, recovered.entries), (at(50, 4), Vec::new()));
 }
 
