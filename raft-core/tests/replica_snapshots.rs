@@ -61,6 +61,10 @@ fn a_restarted_replica_puts_its_snapshot_back_and_then_its_log() {
     let order = cluster.order(leader, |id| Input::SnapshotNow { id });
     cluster.run();
     assert_eq!(cluster.snapshots_taken[&order], Err(SnapshotRefused::Restoring));
+    // A piece that nobody asked for (now) must not end up in the state.
+    let of = cluster.replica(leader).raft().status().snapshot;
+    let piece = Ok(Some(Bytes::from_static(b"x")));
+    cluster.step(leader, Input::Piece { of, number: 7, piece });
     cluster.seat(leader).files_stall = false;
     cluster.leader();
     cluster.pass(SECOND);
