@@ -1,3 +1,4 @@
 //! kv
 
+pub mod form;
 pub mod kv;
