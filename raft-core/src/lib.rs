@@ -1,5 +1,6 @@
 //! A hand-written Raft.
 
+pub mod codec;
 pub mod config;
 pub mod consensus;
 pub mod membership;

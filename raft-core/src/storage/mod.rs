@@ -1,3 +1,7 @@
 //! Floor 2b, *keeps*.
 
 pub mod disk;
+pub mod error;
+pub mod meta;
+pub mod snapshot;
+pub mod testdisk;
