@@ -18,6 +18,7 @@ mod hello;
 pub mod start;
 
 pub use forming::{Ask, Formation, Forming, Verdict};
+pub(crate) use hello::hex_id;
 pub use hello::{Hello, Identity, PROTOCOL, Standing};
 pub use start::PeerSpec;
 
