@@ -19,3 +19,6 @@ pub mod shared;
 mod snapshot;
 pub mod store;
 mod wire;
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_core::consensus::event::Refusal;
+use raft_core::consensus::event::{Refusal, RoleName, Status};
 use raft_core::proposals::{self, ReadRefused, UnknownCause};
 use raft_core::types::{Index, NodeId, Time};
 
@@ -50,6 +50,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Call {
     request: Request,
+    /// The request as a command, if it is at hand already.
+    command: Option<Bytes>,
     deadline: Time,
     hops: u8,
     limits: Limits,
@@ -82,6 +84,15 @@ pub struct View {
     pub contact: Option<Time>,
     /// What the node can do.
     pub phase: Phase,
+}
+
+impl View {
+    /// What the core says of itself, and what its node can do.
+    pub fn of(status: &Status, phase: Phase) -> View {
+        let leads = status.role == RoleName::Leader;
+        let leader = if leads { Some(status.id) } else { status.leader };
+        View { me: status.id, leader, contact: status.contact, phase }
+    }
 }
 
 /// What a node can do.
@@ -169,7 +180,14 @@ impl Call {
     /// A call for this request. `hops` counts how often other nodes have handed it on; 0 for one
     /// that comes from a client.
     pub fn new(request: Request, deadline: Time, hops: u8, limits: Limits) -> Call {
-        Call { request, deadline, hops, limits, stage: Stage::New, wait_until: None }
+        let (command, stage) = (None, Stage::New);
+        Call { request, command, deadline, hops, limits, stage, wait_until: None }
+    }
+
+    /// The same with the command at hand that carries out the request, as
+    /// [`PutDraft::finish`](super::command::PutDraft::finish) gives it: spares a copy of the value.
+    pub fn with_command(self, command: Bytes) -> Call {
+        Call { command: Some(command), ..self }
     }
 
     /// What is asked.
@@ -251,16 +269,20 @@ impl Call {
         let Some(leader) = view.leader else {
             return self.wait(now, view);
         };
-        let Some(command) = Command::of(&self.request) else {
+        if !self.request.is_write() {
             self.stage = Stage::AtBarrier;
             return Step::Barrier;
-        };
-        if leader == view.me {
-            self.stage = Stage::Proposing;
-            Step::Propose(command.encode())
-        } else {
-            self.forward(leader)
         }
+        if leader != view.me {
+            return self.forward(leader);
+        }
+        self.stage = Stage::Proposing;
+        Step::Propose(self.command())
+    }
+
+    fn command(&self) -> Bytes {
+        let encode = || Command::of(&self.request).expect("only writes are proposed").encode();
+        self.command.clone().unwrap_or_else(encode)
     }
 
     fn read_stale(&mut self, now: Time, view: &View, max_stale: Option<Duration>) -> Step {
