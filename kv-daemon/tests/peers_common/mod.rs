@@ -86,7 +86,7 @@ pub fn nodes(count: usize, answering: impl Fn(NodeId) -> Answering) -> Vec<Node>
 
 /// Two nodes that answer everything at once.
 pub fn pair() -> (Node, Node) {
-    let mut nodes = nodes(2, |_| Box::new(|message| usual_answer(message)));
+    let mut nodes = nodes(2, |_| Box::new(usual_answer));
     let second = nodes.pop().expect("there are two");
     (nodes.pop().expect("there are two"), second)
 }
