@@ -219,6 +219,7 @@ fn who_is_no_member_or_meant_somebody_else_is_refused_with_409() {
     };
     for (head, named) in [
         (head("99", "1", "c1", "1"), "n99 is no member"),
+        (head("1", "1", "c1", "1"), "copies of one data directory"),
         (head("2", "7", "c1", "1"), "this is for node n7"),
         (head("2", "1", "c2", "1"), "00000000000000c2"),
         (head("2", "1", "c1", "2"), "protocol 2"),
