@@ -366,16 +366,14 @@ fn tell_leadership(
         let member = status.as_ref().and_then(|status| status.core.membership.member(id));
         member.map_or_else(|| id.to_string(), |member| member.name.clone())
     };
+    // The core tells the story of each election; this is its end, in the names people use.
     match (role, leader) {
-        (RoleName::Leader, _) if ready => log::info!("leads term {term}, ready for reads"),
-        (RoleName::Leader, _) => log::info!("leads term {term}"),
+        (RoleName::Leader, _) if ready => log::info!("this node leads term {term}"),
         (RoleName::Follower, Some(leader)) => {
             log::info!("follows {} in term {term}", name(leader));
         }
         (RoleName::Follower, None) => log::info!("knows no leader in term {term}"),
-        (RoleName::PreCandidate | RoleName::Candidate, _) => {
-            log::info!("is {} in term {term}", role.as_str());
-        }
+        (RoleName::Leader | RoleName::PreCandidate | RoleName::Candidate, _) => {}
     }
 }
 
