@@ -13,7 +13,7 @@ use hyper::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method};
 use log::debug;
 use raft_core::codec::{FrameDecoder, encode_frame};
-use raft_core::message::Message;
+use raft_core::message::{Body, Message};
 use raft_core::types::{ClusterId, NodeId};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -254,6 +254,9 @@ impl Shared {
         let Some(message) = message.filter(|_| bytes.is_empty()) else {
             return Err(Refused::malformed(format!("/raft/{kind} takes exactly one frame")));
         };
+        if matches!(message.body, Body::Heartbeat { .. }) {
+            self.peer(message.from).heartbeat_came();
+        }
         match self.ask_core(message).await? {
             None => Ok(no_answer()),
             Some(answer) => {
@@ -310,7 +313,7 @@ impl Shared {
         if !bytes.is_empty() || messages.iter().any(|message| message.from != sender) {
             return Err(Refused::malformed("the body is not whole frames of one sender"));
         }
-        let stream = self.waiting.stream(sender, class);
+        let stream = self.waiting.stream(sender, class, false);
         messages.iter().for_each(|message| stream.expect(message.id));
         self.deliver(messages);
         let _ = timeout(self.config.answer_timeout, stream.all_answered.notified()).await;
@@ -333,7 +336,7 @@ impl Shared {
         sender: NodeId,
         body: Pieces,
     ) -> Response {
-        let stream = self.waiting.stream(sender, class);
+        let stream = self.waiting.stream(sender, class, true);
         let cluster = self.config.cluster;
         let answers = Frames::<Message>::of(
             stream.answers.clone(),
