@@ -149,6 +149,17 @@ impl Body {
         }
     }
 
+    /// Whether only a leader sends this: who gets it in its own term knows who leads.
+    pub fn is_from_leader(&self) -> bool {
+        matches!(
+            self,
+            Body::Append { .. }
+                | Body::Heartbeat { .. }
+                | Body::InstallSnapshot { .. }
+                | Body::TimeoutNow { .. }
+        )
+    }
+
     /// The name of the message's kind, as it stands in logs and endpoints.
     pub fn kind(&self) -> &'static str {
         match self {
