@@ -9,6 +9,7 @@ use bytes::Bytes;
 use raft_core::config::Config;
 use raft_core::consensus::event::{Event, RoleName};
 use raft_core::membership::{Member, Membership};
+use raft_core::message::Body;
 use raft_core::types::{Entry, HardState, Index, LogPosition, NodeId, Payload, ProposalId, Term};
 use raft_core::write::{Recovered, SnapshotMeta};
 
@@ -29,6 +30,7 @@ node N [term=T] [vote=N] [log=1,1,2] [snapshot=I@T] [at I voters .. ]
                              makes entry 3 a membership; `empty` for no log at all
 config NAME=VALUE            a setting of nodes made after it
 campaign N                   time passes for N alone until it campaigns
+lead N                       N is elected in the next term, without telling how
 put N WORD.. | put N size=B  proposals to N
 read N                       a read at N
 tick TIME                    time passes, cores wake, nothing is delivered
@@ -37,6 +39,7 @@ settle                       everything is delivered and synced, no time passes
 deliver PATTERN [nth=K]      what is under way now and fits (answers stay under way)
 copy PATTERN [nth=K]         delivers, and leaves a copy under way
 drop PATTERN [nth=K]         loses it
+corrupt PATTERN              changes a byte in each snapshot piece under way that fits
 hold PATTERN | free [PATTERN]   `settle` and `run` leave these alone
 cut 1->2 | cut 1 2 | cut 1   links lose everything: one way, both ways, all of a node
 heal                         no link is cut
@@ -122,6 +125,7 @@ impl Story {
             "node" => self.node(args),
             "config" => args.iter().for_each(|arg| self.config(arg)),
             "campaign" => self.campaign(id(args[0])),
+            "lead" => self.lead(id(args[0])),
             "put" => self.put(id(args[0]), &args[1..]),
             "read" => drop(self.world.read(id(args[0]))),
             "tick" => self.world.tick(duration(args[0])),
@@ -130,6 +134,7 @@ impl Story {
             "deliver" => self.deliver(args, false),
             "copy" => self.deliver(args, true),
             "drop" => self.lose(args),
+            "corrupt" => self.corrupt(args),
             "hold" => self.world.held.push(pattern(args)),
             "free" => self.free(args),
             "cut" => self.cut(args),
@@ -260,6 +265,16 @@ impl Story {
         self.world.step(node, Event::Wake);
     }
 
+    fn lead(&mut self, node: NodeId) {
+        let told = self.world.transcript.len();
+        self.campaign(node);
+        self.world.settle();
+        let status = self.world.status(node);
+        assert!(status.role == RoleName::Leader, "{node} was not elected");
+        self.world.transcript.truncate(told);
+        self.tell(format!("{node}@{} leads", status.term));
+    }
+
     fn put(&mut self, node: NodeId, words: &[&str]) {
         for word in words {
             let command = match word.strip_prefix("size=") {
@@ -328,6 +343,17 @@ impl Story {
                 }
             }
             None => self.world.wire.retain(|flight| !pattern.fits(&flight.message)),
+        }
+    }
+
+    fn corrupt(&mut self, args: &[&str]) {
+        let pattern = pattern(args);
+        for flight in self.world.wire.iter_mut().filter(|flight| pattern.fits(&flight.message)) {
+            if let Body::InstallSnapshot { data, .. } = &mut flight.message.body {
+                let mut bytes = data.to_vec();
+                bytes[0] ^= 1;
+                *data = Bytes::from(bytes);
+            }
         }
     }
 

@@ -189,7 +189,7 @@ impl World {
         let now = self.now;
         let node = self.node(id);
         let Some(core) = node.core.as_mut() else { return };
-        let before = invariants::Before::of(core);
+        let before = invariants::Moment::of(core);
         core.step(now, event);
         invariants::check(core);
         invariants::check_change(&before, core);
@@ -205,8 +205,11 @@ impl World {
         let effects = core.take_effects();
         invariants::check(core);
         let status = core.status();
-        for note in &effects.notes {
-            self.transcript.push(note.text.clone());
+        if self.telling {
+            // That a message leaves is told by `send`, where a lost one is marked.
+            let sends = |text: &str| text.split_once(' ').is_some_and(|(_, say)| say.starts_with("-> "));
+            let notes = effects.notes.iter().filter(|note| !sends(&note.text));
+            self.transcript.extend(notes.map(|note| note.text.clone()));
         }
         self.persist(id, &effects);
         self.send(effects.send);
