@@ -44,6 +44,8 @@ hold PATTERN | free [PATTERN]   `settle` and `run` leave these alone
 cut 1->2 | cut 1 2 | cut 1   links lose everything: one way, both ways, all of a node
 heal                         no link is cut
 hold-sync N / sync N [one]   the disk waits / syncs now (and holds on); free-sync N
+slow | prompt                nothing is synced or done but by `sync` and `work`; or as usual
+work N                       the oldest job of N (a chunk, a restore, a snapshot) is done
 hold-effects N / free-effects N   steps gather, then all effects at once
 hold-chunks, hold-restore, hold-snapshot N and free-...
 crash N [kept=K]             dies; K unsynced writes happen to survive
@@ -60,6 +62,8 @@ log [N] | status [N] | peers N | applied [N] | wire | disk N
 pub struct Story {
     /// The cluster it is about.
     pub world: World,
+    /// Whether jobs are done and disks sync after each command, unless they are held.
+    pub prompt: bool,
     membership: Membership,
 }
 
@@ -86,7 +90,7 @@ pub fn story_config() -> Config {
 impl Story {
     /// An empty world.
     pub fn new() -> Story {
-        Story { world: World::new(story_config()), membership: voters(&[1, 2, 3], &[], &[]) }
+        Story { world: World::new(story_config()), prompt: true, membership: voters(&[1, 2, 3], &[], &[]) }
     }
 
     /// A story whose first commands are these.
@@ -113,9 +117,21 @@ impl Story {
         let words: Vec<&str> = line.split_whitespace().collect();
         let Some((command, args)) = words.split_first() else { return };
         self.command(command, args);
-        for id in self.world.ids() {
-            while self.world.pump(id) {}
+        if !self.prompt {
+            return;
         }
+        for id in self.world.ids() {
+            self.pump_until_quiet(id);
+        }
+    }
+
+    fn pump_until_quiet(&mut self, id: NodeId) {
+        for _ in 0..1000 {
+            if !self.world.pump(id) {
+                return;
+            }
+        }
+        panic!("{id} finds work again and again without time passing");
     }
 
     fn command(&mut self, command: &str, args: &[&str]) {
@@ -140,7 +156,11 @@ impl Story {
             "cut" => self.cut(args),
             "heal" => self.world.cut.clear(),
             "sync" => self.sync(args),
+            "slow" => self.prompt = false,
+            "prompt" => self.prompt = true,
+            "work" => self.world.work_one(id(args[0])),
             "crash" => self.world.crash(id(args[0]), option(args, "kept").map_or(0, to_usize)),
+            "restart" if self.world.is_up(id(args[0])) => {}
             "restart" => self.world.start(id(args[0])),
             "peer-down" => self.world.step(id(args[0]), Event::PeerDown(id(args[1]))),
             "transfer" => self.transfer(args),

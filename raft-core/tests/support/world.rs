@@ -74,12 +74,15 @@ pub struct Node {
     pub transfers: Vec<Result<NodeId, TransferFailure>>,
     /// Chunks it has read for followers.
     pub chunks_read: usize,
+    /// Snapshots of a leader that took the place of its log.
+    pub installed: u64,
+    /// How often it was started.
+    pub starts: u64,
     commands: BTreeMap<ProposalId, Bytes>,
     read_floors: BTreeMap<ReadId, Index>,
     snapshotting: bool,
     restoring: Option<LogPosition>,
     last_write: WriteId,
-    starts: u64,
 }
 
 /// Things a node does at once unless they are held back.
@@ -279,6 +282,7 @@ impl World {
         if let Some(meta) = restore {
             assert!(node.disk.body(meta.position).is_some(), "{id} restores an unsynced snapshot");
             assert!(node.restoring.is_none(), "{id} restores two snapshots at once");
+            node.installed += u64::from(node.app.at != LogPosition::ORIGIN);
             node.restoring = Some(meta.position);
             node.jobs.push_back(Job::Restore(meta.position));
         }
@@ -392,6 +396,13 @@ impl World {
             self.carry_out(id);
         }
         self.pump(id);
+    }
+
+    /// Does the oldest job, held or not.
+    pub fn work_one(&mut self, id: NodeId) {
+        if let Some(job) = self.node(id).jobs.pop_front() {
+            self.work(id, job);
+        }
     }
 
     fn work(&mut self, id: NodeId, job: Job) {
@@ -610,12 +621,13 @@ impl Node {
             reads: BTreeMap::new(),
             transfers: Vec::new(),
             chunks_read: 0,
+            installed: 0,
+            starts: 0,
             commands: BTreeMap::new(),
             read_floors: BTreeMap::new(),
             snapshotting: false,
             restoring: None,
             last_write: WriteId(0),
-            starts: 0,
         }
     }
 }
