@@ -23,6 +23,9 @@ const STEPS: usize = 600;
 /// More messages than this under way: the oldest are lost.
 const WIRE_MAX: usize = 120;
 
+/// Replays spent on making a failing schedule short.
+const TRIES_MAX: u32 = 1_500;
+
 /// What a run has seen; schedules in which nothing happens prove nothing.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sights {
@@ -133,7 +136,11 @@ fn shorten(lines: &[String], fault: &str) -> Vec<String> {
     let kind = |fault: &str| -> String {
         fault.chars().filter(|c| !c.is_ascii_digit()).take(60).collect()
     };
-    let same = |lines: &[String]| replay(lines).is_err_and(|now| kind(&now) == kind(fault));
+    let mut tries = TRIES_MAX;
+    let mut same = |lines: &[String]| {
+        tries -= u32::from(0 < tries);
+        0 < tries && replay(lines).is_err_and(|now| kind(&now) == kind(fault))
+    };
     let mut story = lines.to_vec();
     let mut size = story.len() / 2;
     while 0 < size {
@@ -141,7 +148,8 @@ fn shorten(lines: &[String], fault: &str) -> Vec<String> {
         while at < story.len() {
             let end = (at + size).min(story.len());
             let shorter = [&story[..at], &story[end..]].concat();
-            let makes_nodes = |line: &String| line.starts_with("cluster") || line.starts_with("node");
+            let makes_nodes =
+                |line: &String| line.starts_with("cluster") || line.starts_with("node");
             if story[at..end].iter().any(makes_nodes) && size == 1 {
                 at += 1;
             } else if same(&shorter) {

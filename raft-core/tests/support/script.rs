@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_core::config::Config;
-use raft_core::consensus::event::{Event, RoleName};
+use raft_core::consensus::event::{Event, RoleName, Status};
 use raft_core::membership::{Member, Membership};
-use raft_core::message::Body;
+use raft_core::message::{Body, Message};
 use raft_core::types::{Entry, HardState, Index, LogPosition, NodeId, Payload, ProposalId, Term};
 use raft_core::write::{Recovered, SnapshotMeta};
 
@@ -90,7 +90,11 @@ pub fn story_config() -> Config {
 impl Story {
     /// An empty world.
     pub fn new() -> Story {
-        Story { world: World::new(story_config()), prompt: true, membership: voters(&[1, 2, 3], &[], &[]) }
+        Story {
+            world: World::new(story_config()),
+            prompt: true,
+            membership: voters(&[1, 2, 3], &[], &[]),
+        }
     }
 
     /// A story whose first commands are these.
@@ -185,6 +189,42 @@ impl Story {
         self.world.transcript.push(line);
     }
 
+    // For tests that ask rather than read.
+
+    /// The status of a running node.
+    pub fn status(&self, node: u64) -> Status {
+        self.world.status(NodeId(node))
+    }
+
+    /// Whether a node leads.
+    pub fn leads(&self, node: u64) -> bool {
+        self.status(node).role == RoleName::Leader
+    }
+
+    /// Index and term of each entry a node's log holds, synced or not.
+    pub fn log(&self, node: u64) -> Vec<(u64, u64)> {
+        let entries = &self.world.nodes[&NodeId(node)].disk.live.entries;
+        entries.iter().map(|entry| (entry.index().0, entry.term().0)).collect()
+    }
+
+    /// The commands a node has applied.
+    pub fn applied(&self, node: u64) -> Vec<String> {
+        let commands = &self.world.nodes[&NodeId(node)].app.commands;
+        commands.iter().map(|(_, command)| print::command(command)).collect()
+    }
+
+    /// The voters by which a node decides.
+    pub fn voters(&self, node: u64) -> Vec<u64> {
+        self.status(node).membership.voters().iter().map(|id| id.0).collect()
+    }
+
+    /// Hands a message to its receiver as if it had come from the network; what follows.
+    pub fn forge(&mut self, from: u64, to: u64, term: u64, body: Body) -> String {
+        let (from, to) = (NodeId(from), NodeId(to));
+        self.world.receive(Message { from, to, term: Term(term), id: 1 << 40, body });
+        self.run("show heartbeats")
+    }
+
     // Making nodes.
 
     fn cluster(&mut self, nodes: u64) {
@@ -233,12 +273,8 @@ impl Story {
     fn put_snapshot(&mut self, image: &mut Image, position: LogPosition) {
         let mut app = App::default();
         let mut membership = Membership::default();
-        let covered: Vec<Entry> = image
-            .entries
-            .iter()
-            .filter(|entry| entry.index() <= position.index)
-            .cloned()
-            .collect();
+        let covered: Vec<Entry> =
+            image.entries.iter().filter(|entry| entry.index() <= position.index).cloned().collect();
         for entry in &covered {
             app.apply(entry);
             if let Payload::Membership(newest) = &entry.payload {
@@ -404,7 +440,8 @@ impl Story {
 
     fn sync(&mut self, args: &[&str]) {
         let node = id(args[0]);
-        if args.contains(&"one") { self.world.sync_one(node) } else { drop(self.world.sync(node)) }
+        let _ =
+            if args.contains(&"one") { self.world.sync_one(node) } else { self.world.sync(node) };
     }
 
     fn hold(&mut self, what: &str, args: &[&str]) {
@@ -430,7 +467,8 @@ impl Story {
     }
 
     fn each(&mut self, args: &[&str], tell: fn(&mut Story, NodeId)) {
-        let ids = if args.is_empty() { self.world.ids() } else { args.iter().map(|a| id(a)).collect() };
+        let ids =
+            if args.is_empty() { self.world.ids() } else { args.iter().map(|a| id(a)).collect() };
         for id in ids {
             if self.world.is_up(id) { tell(self, id) } else { self.tell(format!("{id} is down")) }
         }
@@ -447,9 +485,11 @@ impl Story {
     }
 
     fn tell_disk(&mut self, node: NodeId) {
-        let Recovered { hard_state, snapshot, entries, .. } = self.world.nodes[&node].disk.recover();
+        let Recovered { hard_state, snapshot, entries, .. } =
+            self.world.nodes[&node].disk.recover();
         let vote = hard_state.vote.map_or("none".to_string(), |id| id.to_string());
-        let snapshot = snapshot.map_or(String::new(), |meta| format!(", snapshot {}", meta.position));
+        let snapshot =
+            snapshot.map_or(String::new(), |meta| format!(", snapshot {}", meta.position));
         self.tell(format!(
             "{node} disk term {} vote {vote}{snapshot}, log {}",
             hard_state.term,

@@ -22,7 +22,7 @@ use super::laws::Laws;
 use super::print;
 
 /// More rounds than this without time passing: the cluster talks in circles.
-const ROUNDS_MAX: usize = 5_000;
+const ROUNDS_MAX: usize = 500;
 
 /// The cluster and everything around it.
 pub struct World {
@@ -78,6 +78,8 @@ pub struct Node {
     pub installed: u64,
     /// How often it was started.
     pub starts: u64,
+    committer: Option<Status>,
+    gathered: bool,
     commands: BTreeMap<ProposalId, Bytes>,
     read_floors: BTreeMap<ReadId, Index>,
     snapshotting: bool,
@@ -180,6 +182,8 @@ impl World {
         node.core = None;
         node.disk.crash(kept);
         node.jobs.clear();
+        node.committer = None;
+        node.gathered = false;
         node.commands.clear();
         node.read_floors.clear();
         node.snapshotting = false;
@@ -189,7 +193,7 @@ impl World {
 
     /// One event into one core, then its effects out, unless they are gathered.
     pub fn step(&mut self, id: NodeId, event: Event) {
-        let now = self.now;
+        let (now, known) = (self.now, self.laws.committed());
         let node = self.node(id);
         let Some(core) = node.core.as_mut() else { return };
         let before = invariants::Moment::of(core);
@@ -197,7 +201,13 @@ impl World {
         invariants::check(core);
         invariants::check_change(&before, core);
         if !node.holds.contains(&Hold::Effects) {
-            self.carry_out(id);
+            return self.carry_out(id);
+        }
+        node.gathered = true;
+        // Until its effects are taken it may stop leading; what it has committed it committed so.
+        let status = core.status();
+        if node.committer.is_none() && status.role == RoleName::Leader {
+            node.committer = Some(status).filter(|status| known < status.committed);
         }
     }
 
@@ -210,21 +220,25 @@ impl World {
         let status = core.status();
         if self.telling {
             // That a message leaves is told by `send`, where a lost one is marked.
-            let sends = |text: &str| text.split_once(' ').is_some_and(|(_, say)| say.starts_with("-> "));
+            let sends =
+                |text: &str| text.split_once(' ').is_some_and(|(_, say)| say.starts_with("-> "));
             let notes = effects.notes.iter().filter(|note| !sends(&note.text));
             self.transcript.extend(notes.map(|note| note.text.clone()));
         }
         self.persist(id, &effects);
-        self.send(effects.send);
+        self.send(&status, effects.send);
         self.restore_and_apply(id, &effects.restore, &effects.apply);
         self.answer(id, effects.proposals, effects.reads, effects.transfers);
         let node = self.nodes.get_mut(&id).expect("a node of this world");
         node.jobs.extend(effects.chunks.into_iter().map(Job::Chunk));
         let nodes = &self.nodes;
-        self.laws.looked(&status, &nodes[&id].disk.live, &|position| {
+        let node = &nodes[&id];
+        let committer = node.committer.as_ref().unwrap_or(&status);
+        self.laws.looked(&status, committer, &node.disk.live, &|position| {
             let holds = |node: &Node| node.disk.synced.holds(position);
             nodes.iter().filter(|(_, node)| holds(node)).map(|(id, _)| *id).collect()
         });
+        self.node(id).committer = None;
         self.begin_snapshot(id, false);
     }
 
@@ -240,10 +254,23 @@ impl World {
         node.disk.write(write.clone());
     }
 
-    fn send(&mut self, messages: Vec<Message>) {
+    fn send(&mut self, sender: &Status, messages: Vec<Message>) {
+        let node = self.node(sender.id);
+        let gathered = std::mem::take(&mut node.gathered);
         for message in messages {
-            self.laws.sent(&message, &self.nodes[&message.from].disk);
-            self.compare_with_leader(&message);
+            // Gathered effects may hold answers of a term that has ended since: they were true, and
+            // decided before anything was promised in the new term.
+            if gathered && message.term < sender.term {
+                // Nothing more can be said of them from outside.
+            } else {
+                assert!(
+                    message.term == sender.term,
+                    "{} answers in a term that is over",
+                    sender.id
+                );
+                self.laws.sent(&message, &self.nodes[&message.from].disk);
+                self.compare_with_leader(&message);
+            }
             let lost = self.cut.contains(&(message.from, message.to));
             self.tell_message(&message, if lost { " (lost)" } else { "" });
             if !lost {
@@ -256,9 +283,10 @@ impl World {
     /// An acknowledgement to a leader in office is held against that leader's own log.
     fn compare_with_leader(&self, message: &Message) {
         let Some(leader) = self.nodes.get(&message.to) else { return };
-        let leads = leader.core.as_ref().map(Raft::status).is_some_and(|status| {
-            status.role == RoleName::Leader && status.term == message.term
-        });
+        let leads =
+            leader.core.as_ref().map(Raft::status).is_some_and(|status| {
+                status.role == RoleName::Leader && status.term == message.term
+            });
         if leads {
             let follower = &self.nodes[&message.from].disk.synced;
             self.laws.acknowledged(message, follower, &leader.disk.live);
@@ -325,14 +353,22 @@ impl World {
             node.proposals.insert(proposal, answer);
         }
         for (read, answer) in reads {
-            let floor = node.read_floors.remove(&read).expect("a read answered twice, or never asked");
+            let floor =
+                node.read_floors.remove(&read).expect("a read answered twice, or never asked");
             match &answer {
                 Ok(index) => {
-                    assert!(floor <= *index, "{id} reads at {index}, but {floor} was committed before");
+                    assert!(
+                        floor <= *index,
+                        "{id} reads at {index}, but {floor} was committed before"
+                    );
                     lines.push(format!("{id} may answer read {} from {index}", read.0));
                 }
                 Err(refusal) => {
-                    lines.push(format!("{id} refuses read {}: {}", read.0, print::refusal(refusal)));
+                    lines.push(format!(
+                        "{id} refuses read {}: {}",
+                        read.0,
+                        print::refusal(refusal)
+                    ));
                 }
             }
             node.reads.insert(read, answer);
@@ -340,7 +376,9 @@ impl World {
         for outcome in transfers {
             lines.push(match outcome {
                 Ok(to) => format!("{id} has handed over to {to}"),
-                Err(failure) => format!("{id} hands over to nobody: {}", print::transfer_failure(failure)),
+                Err(failure) => {
+                    format!("{id} hands over to nobody: {}", print::transfer_failure(failure))
+                }
             });
             node.transfers.push(outcome);
         }
@@ -439,10 +477,12 @@ impl World {
         any
     }
 
-    /// Syncs only the oldest waiting write.
-    pub fn sync_one(&mut self, id: NodeId) {
+    /// Syncs only the oldest waiting write. Whether there was one.
+    pub fn sync_one(&mut self, id: NodeId) -> bool {
         let events = self.node(id).disk.sync_one();
+        let any = !events.is_empty();
         events.into_iter().for_each(|event| self.step(id, event));
+        any
     }
 
     /// The first message under way that fits, past the first `skip` that do.
@@ -528,7 +568,9 @@ impl World {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        self.nodes.values().filter_map(|node| node.core.as_ref()).map(Raft::deadline).min()
+        let free = |node: &&Node| !node.holds.contains(&Hold::Effects);
+        let cores = self.nodes.values().filter(free).filter_map(|node| node.core.as_ref());
+        cores.map(Raft::deadline).min()
     }
 
     /// Wakes a core until its deadline lies in the future.
@@ -623,6 +665,8 @@ impl Node {
             chunks_read: 0,
             installed: 0,
             starts: 0,
+            committer: None,
+            gathered: false,
             commands: BTreeMap::new(),
             read_floors: BTreeMap::new(),
             snapshotting: false,
