@@ -175,7 +175,7 @@ impl Raft {
         let common = &mut self.common;
         let at = meta.position;
         common.log.install(meta.clone());
-        common.out.cap_claims(at.index.next());
+        common.out.replace_log(at.index);
         common.snapshots.marking.clear();
         common.snapshots.restoring = Some(at);
         common.out.effects.restore = Some(meta);
