@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
+
 use bytes::Bytes;
 use raft_core::consensus::event::{Refusal, RoleName, TransferFailure};
 use raft_core::membership::Membership;
@@ -603,4 +606,37 @@ fn pitfall_58_a_stalled_disk_does_not_wedge_the_pipeline() {
     story.run("free-sync 2\nrun 1s");
     assert_eq!(story.status(2).durable, story.status(1).last.index);
     assert_eq!(story.applied(2), story.applied(1));
+}
+
+/// The table in `docs/raft.md` has every row, names tests that exist, and leaves out none of ours.
+#[test]
+fn the_table_of_pitfalls_names_the_tests() {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(package.join("../docs/raft.md")).expect("the page");
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
+    for row in 1..=58 {
+        assert!(rows.iter().any(|line| line.starts_with(&format!("| {row} |"))), "no row {row}");
+    }
+    let mut found = 0;
+    for row in &rows {
+        let mut file = String::new();
+        for word in row.split('`').skip(1).step_by(2) {
+            if word.ends_with(".rs") {
+                let folder = if word.starts_with("src/") { "" } else { "tests/" };
+                file = fs::read_to_string(package.join(folder).join(word)).unwrap_or_default();
+            } else if word.starts_with("pitfall_") && !file.is_empty() {
+                assert!(
+                    file.contains(&format!("fn {word}()")),
+                    "{word} is not where the page says"
+                );
+                found += 1;
+            }
+        }
+    }
+    assert!(50 <= found, "only {found} tests found");
+    let ours = include_str!("pitfalls.rs").lines().filter_map(|line| line.strip_prefix("fn "));
+    for test in ours.filter(|line| line.starts_with("pitfall_")) {
+        let name = test.split('(').next().unwrap_or_default();
+        assert!(page.contains(&format!("`{name}`")), "{name} is not on the page");
+    }
 }

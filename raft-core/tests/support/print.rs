@@ -104,6 +104,8 @@ pub fn refusal(refusal: &Refusal) -> String {
         Refusal::TooLarge { bytes, bytes_max } => format!("{bytes} bytes, at most {bytes_max}"),
         Refusal::Busy => "busy".to_string(),
         Refusal::NoSpace => "no space".to_string(),
+        Refusal::Deadline => "too late".to_string(),
+        Refusal::Stopped => "stopping".to_string(),
     }
 }
 
