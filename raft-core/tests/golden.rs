@@ -1,4 +1,4 @@
-//! Runs every story in `tests/data` and compares what happens with what is written there.
+//! Runs every story in `tests/stories` and compares what happens with what is written there.
 //!
 //! A story is a text file: a title sentence, then blocks of commands, `---`, and the transcript they
 //! led to, with an empty line between blocks. `UPDATE=1` writes the transcripts anew; `git diff` is
@@ -65,7 +65,7 @@ fn a_changed_line_is_a_difference() {
 }
 
 fn story_files() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stories");
     let entries = fs::read_dir(folder).expect("the folder of stories");
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.expect("a folder entry").path())
