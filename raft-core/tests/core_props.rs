@@ -252,6 +252,7 @@ fn next_line(rng: &mut Rng, story: &Story, step: usize, storm: u64) -> String {
         97 if node != other => format!("peer-down {node} {other}"),
         98 if node != other => format!("transfer {node} {other}"),
         98 => format!("snapshot {node}"),
+        99 if rng.chance(20) => "corrupt snapshot".to_string(),
         _ if rng.chance(30) => format!("hold-effects {node}"),
         _ => format!("free-effects {node}"),
     }

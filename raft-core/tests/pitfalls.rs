@@ -158,7 +158,12 @@ fn pitfall_18_pre_vote_is_no_vote() {
     assert!(!said.contains("writes"), "{said}");
     assert!((1..=3).all(|node| story.status(node).term == Term(1)));
 
-    story.run("campaign 2\ndeliver pre-vote\ncopy pre-vote-reply\ndeliver pre-vote-reply");
+    // An answer to a question of another term is none to this one.
+    story.run("campaign 2");
+    story.forge(1, 2, 1, Body::PreVoteReply { granted: true, asked_in: Term(0) });
+    assert_eq!(story.status(2).role, RoleName::PreCandidate);
+
+    story.run("deliver pre-vote\ncopy pre-vote-reply\ndeliver pre-vote-reply");
     story.forge(1, 2, 2, Body::PreVoteReply { granted: true, asked_in: Term(2) });
     assert_eq!(story.status(2).role, RoleName::Candidate, "no vote has been granted");
 }
@@ -277,6 +282,12 @@ fn pitfall_28_late_answers_do_not_move_progress_back() {
         story.forge(2, 1, 2, Body::AppendReply { result });
     }
     assert_eq!(next(&story), Index(6));
+    // While it probes, only the refusal of that very probe counts.
+    let mut probing =
+        Story::of("node 1 log=1,1,1,1,1,1\nnode 2 log=1\nnode 3 log=1\nhold append\nlead 1");
+    let result = AppendResult::Conflict { prev: Index(3), hint: at(1, 1) };
+    probing.forge(2, 1, 2, Body::AppendReply { result });
+    assert_eq!(next(&probing), Index(7));
     // A leader of a later term knows nothing of an acknowledgement of an earlier one.
     story.run("cut 1 2\nput 1 d");
     let result = AppendResult::Matched(Index(6));
@@ -348,6 +359,19 @@ fn pitfall_33_an_old_sync_does_not_vouch_for_entries_above_a_snapshot() {
     assert_eq!(story.status(1).durable, Index(5), "6@4 and 7@4 are not synced");
 }
 
+/// pitfall 33, for votes: an answer that waits for its sync belongs to its term, and is not given
+/// when another term has begun meanwhile.
+#[test]
+fn pitfall_33_a_withheld_answer_dies_with_its_term() {
+    let mut story = follower("term=1");
+    story.run("hold-sync 1");
+    story.forge(2, 1, 2, Body::RequestVote { last: at(1, 1), transfer: false });
+    story.forge(3, 1, 3, Body::RequestVote { last: at(1, 1), transfer: false });
+    let said = story.run("sync 1 one\nsync 1");
+    assert!(said.contains("n1@3 -> n3 vote granted"), "{said}");
+    assert!(!said.contains("-> n2 vote granted"), "{said}");
+}
+
 /// pitfall 34: no entry is written in a term that is not written before or with it.
 #[test]
 fn pitfall_34_the_term_is_written_with_its_entry() {
@@ -415,6 +439,7 @@ fn pitfall_39_an_old_snapshot_keeps_the_newer_suffix() {
     let said = story.forge(2, 1, 1, Body::InstallSnapshot { meta, offset: 0, data });
     assert!(said.contains("n1@1 -> n2 holds snapshot 3@1"), "{said}");
     assert_eq!(story.log(1), whole);
+    assert_eq!(story.status(1).last, at(5, 1));
     assert_eq!(story.status(1).committed, Index(3), "what a leader's snapshot covers is committed");
 }
 
@@ -536,7 +561,7 @@ fn pitfall_53_reads_wait_for_an_own_commit() {
 /// pitfall 54: the answer to an older round, or to a question of an earlier life, confirms nothing.
 #[test]
 fn pitfall_54_old_answers_confirm_no_read() {
-    let mut story = Story::of("cluster 3\nlead 1\nrun 75ms\ncut 1");
+    let mut story = Story::of("cluster 3\nlead 1\nrun 75ms\nhold 1->*");
     story.run("read 1");
     let reads = |story: &Story| story.world.nodes[&NodeId(1)].reads.len();
     for round in 0..=1 {

@@ -238,6 +238,11 @@ impl World {
             let holds = |node: &Node| node.disk.synced.holds(position);
             nodes.iter().filter(|(_, node)| holds(node)).map(|(id, _)| *id).collect()
         });
+        let disk = &self.nodes[&id].disk;
+        if disk.waiting.is_empty() {
+            let (core, kept) = ((status.last, status.durable), disk.synced.last());
+            assert!(core == (kept, kept.index), "{id} believes its log {core:?}, the disk {kept}");
+        }
         self.node(id).committer = None;
         self.begin_snapshot(id, false);
     }
