@@ -238,6 +238,9 @@ impl World {
             let holds = |node: &Node| node.disk.synced.holds(position);
             nodes.iter().filter(|(_, node)| holds(node)).map(|(id, _)| *id).collect()
         });
+        for entry in &effects.apply {
+            self.laws.applied(id, entry);
+        }
         let disk = &self.nodes[&id].disk;
         if disk.waiting.is_empty() {
             let (core, kept) = ((status.last, status.durable), disk.synced.last());
@@ -322,11 +325,7 @@ impl World {
         if !apply.is_empty() {
             assert!(node.restoring.is_none(), "{id} applies while it restores");
         }
-        for entry in apply {
-            // A node behind may learn of a commit only now; whoever commits first is looked at
-            // before anything of it is applied, below in `carry_out` for its own entries.
-            node.app.apply(entry);
-        }
+        apply.iter().for_each(|entry| node.app.apply(entry));
         if self.telling && !apply.is_empty() {
             let entries: Vec<String> = apply.iter().map(print::entry).collect();
             self.transcript.push(format!("{id} applies {}", entries.join(", ")));
