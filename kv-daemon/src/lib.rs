@@ -1,3 +1,6 @@
 //! kv
 
+pub mod config;
+pub mod http;
 pub mod kv;
+pub mod units;

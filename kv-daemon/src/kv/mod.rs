@@ -1,5 +1,8 @@
-//! The key-value service without any IO: what a client may ask, what is written to the log for it,
-//! the store the log drives, and the steps from question to answer. The simulator drives this
-//! module as the daemon does; it never touches a socket, a clock, a thread or a hashed map.
-
+pub mod command;
+mod record;
 pub mod request;
+pub mod service;
+pub mod shared;
+mod snapshot;
+pub mod store;
+mod wire;

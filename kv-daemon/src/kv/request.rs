@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 /// The longest key, in bytes. The shortest is 1.
 pub const KEY_BYTES_MAX: usize = 4096;
 
+/// The longest value any node can be set to allow, in bytes: 1 GiB.
+pub const VALUE_BYTES_MAX: u64 = 1 << 30;
+
+/// The most items one page of a list may hold.
+pub const LIST_ITEMS_MAX: u32 = 10_000;
+
 /// A question or a wish.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -216,4 +222,34 @@ pub enum Reason {
     Forming,
     /// This node is putting back a snapshot and has no state to read yet.
     Restoring,
+    /// The request breaks a rule of the store, or comes from a node that speaks a newer dialect.
+    Invalid {
+        /// Which rule, in words.
+        why: String,
+    },
+}
+
+impl Request {
+    /// Whether it asks for a change.
+    pub fn is_write(&self) -> bool {
+        matches!(self, Request::Put { .. } | Request::Delete { .. })
+    }
+
+    /// The first rule of the store the request breaks, in words; `None` when it is sound. The size
+    /// of a value is not looked at: that is a limit of each node.
+    pub fn fault(&self) -> Option<&'static str> {
+        let key = match self {
+            Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key, .. } => {
+                key
+            }
+            Request::List { query, .. } => {
+                return (query.limit == 0 || LIST_ITEMS_MAX < query.limit)
+                    .then_some("a list's limit is 1 to 10000");
+            }
+        };
+        if key.is_empty() {
+            return Some("a key must not be empty");
+        }
+        (KEY_BYTES_MAX < key.len()).then_some("a key is at most 4096 bytes long")
+    }
 }

@@ -117,6 +117,10 @@ pub enum Refusal {
     Busy,
     /// The disk is full (said by the node before the core is asked); reads go on.
     NoSpace,
+    /// The proposer's deadline passed before the command reached the log (said by the node).
+    Deadline,
+    /// The node is stopping, or its disk has failed (said by the node).
+    Stopped,
 }
 
 /// Why leadership was not handed over.

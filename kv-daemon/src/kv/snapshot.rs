@@ -1,0 +1,312 @@
+//! The store as a stream of bytes, cut into pieces, and back.
+//!
+//! Pieces end wherever they are full, also in the middle of a value, so that none is ever larger
+//! than [`PIECE_BYTES_MAX`] and none is a long pause. Whoever stores or sends the pieces guards them
+//! with checksums; here a stream that is not what a store gives out is refused, never half believed.
+//!
+//! # Bytes
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 1 | version of this layout: 1 |
+//! | 8 | revision |
+//! | 8 | number of records |
+//! | | the records, by key, strictly rising |
+//!
+//! | record | field |
+//! |---|---|
+//! | 8, 8, 8 | create_revision, mod_revision, version |
+//! | 4 | value length |
+//! | 2, n | key length (1 to 4096), key |
+//! | n | value |
+
+use std::hash::Hasher;
+use std::mem;
+use std::ops::Bound;
+
+use bytes::{Buf, BufMut, Bytes};
+use raft_core::state_machine::{Malformed, PIECE_BYTES_MAX, SnapshotSource};
+use twox_hash::XxHash64;
+
+use super::record::{Key, Stored};
+use super::request::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::store::Store;
+
+const VERSION: u8 = 1;
+const HEADER_BYTES: usize = 17;
+const RECORD_HEAD_BYTES: usize = 30;
+
+/// Gives out a frozen view of a store in pieces.
+pub(super) struct Source {
+    view: Store,
+    at: Place,
+}
+
+/// How far a source is.
+enum Place {
+    Start,
+    /// The records up to this key are given out, except this much of its value.
+    After(Key, Bytes),
+    End,
+}
+
+impl Source {
+    pub fn new(view: Store) -> Source {
+        Source { view, at: Place::Start }
+    }
+
+    /// At most what is left to give out, so that small stores make small pieces.
+    fn piece_bytes(&self) -> usize {
+        let whole = HEADER_BYTES as u64
+            + self.view.bytes
+            + RECORD_HEAD_BYTES as u64 * self.view.map.len() as u64;
+        usize::try_from(whole).map_or(PIECE_BYTES_MAX, |whole| whole.min(PIECE_BYTES_MAX))
+    }
+}
+
+impl SnapshotSource for Source {
+    fn next_piece(&mut self) -> Option<Bytes> {
+        let mut piece = Vec::with_capacity(self.piece_bytes());
+        let mut last = match mem::replace(&mut self.at, Place::End) {
+            Place::Start => {
+                put_header(&mut piece, &self.view);
+                None
+            }
+            Place::After(key, mut rest) => {
+                put_some(&mut piece, &mut rest);
+                if !rest.is_empty() {
+                    self.at = Place::After(key, rest);
+                    return Some(Bytes::from(piece));
+                }
+                Some(key)
+            }
+            Place::End => return None,
+        };
+        let from = match &last {
+            Some(key) => Bound::Excluded(key.as_bytes()),
+            None => Bound::Unbounded,
+        };
+        let mut cut = None;
+        for (key, stored) in self.view.map.range::<_, [u8]>((from, Bound::Unbounded)) {
+            let head_bytes = RECORD_HEAD_BYTES + key.as_bytes().len();
+            if PIECE_BYTES_MAX < piece.len() + head_bytes {
+                let before = last.clone().expect("a piece has room for the header and one head");
+                cut = Some((before, Bytes::new()));
+                break;
+            }
+            put_record_head(&mut piece, key, stored);
+            let mut value = stored.value.clone();
+            put_some(&mut piece, &mut value);
+            if !value.is_empty() {
+                cut = Some((key.clone(), value));
+                break;
+            }
+            last = Some(key.clone());
+        }
+        if let Some((key, rest)) = cut {
+            self.at = Place::After(key, rest);
+        }
+        (!piece.is_empty()).then(|| Bytes::from(piece))
+    }
+}
+
+fn put_header(out: &mut Vec<u8>, store: &Store) {
+    out.put_u8(VERSION);
+    out.put_u64_le(store.revision);
+    out.put_u64_le(store.keys());
+}
+
+fn put_record_head(out: &mut Vec<u8>, key: &Key, stored: &Stored) {
+    out.put_u64_le(stored.create_revision);
+    out.put_u64_le(stored.mod_revision);
+    out.put_u64_le(stored.version);
+    out.put_u32_le(stored.value.len() as u32);
+    out.put_u16_le(key.as_bytes().len() as u16);
+    out.put_slice(key.as_bytes());
+}
+
+/// Moves as much of `value` into the piece as it has room for.
+fn put_some(piece: &mut Vec<u8>, value: &mut Bytes) {
+    let fits = value.len().min(PIECE_BYTES_MAX - piece.len());
+    piece.put_slice(&value[..fits]);
+    value.advance(fits);
+}
+
+/// XXH64 over the bytes of the store's snapshot.
+pub(super) fn digest(store: &Store) -> u64 {
+    let mut hasher = XxHash64::with_seed(0);
+    let mut head = Vec::new();
+    put_header(&mut head, store);
+    hasher.write(&head);
+    for (key, stored) in &store.map {
+        head.clear();
+        put_record_head(&mut head, key, stored);
+        hasher.write(&head);
+        hasher.write(&stored.value);
+    }
+    hasher.finish()
+}
+
+/// Builds a store from the pieces of a snapshot, cut anywhere.
+pub(super) struct Restoring {
+    store: Store,
+    records: u64,
+    /// What `part` will be when it is `part_bytes` long.
+    next: Part,
+    part: Vec<u8>,
+    part_bytes: usize,
+}
+
+enum Part {
+    Header,
+    RecordHead,
+    /// With the length of the value that follows.
+    Key(Stored, usize),
+    Value(Key, Stored),
+    /// Everything is there.
+    Nothing,
+    /// A piece was refused: there will be no store.
+    Refused,
+}
+
+impl Restoring {
+    pub fn new() -> Restoring {
+        Restoring {
+            store: Store::default(),
+            records: 0,
+            next: Part::Header,
+            part: Vec::new(),
+            part_bytes: HEADER_BYTES,
+        }
+    }
+
+    /// Takes the next piece.
+    pub fn piece(&mut self, piece: &[u8]) -> Result<(), Malformed> {
+        if piece.is_empty() || PIECE_BYTES_MAX < piece.len() {
+            self.next = Part::Refused;
+            return Err(fault(format_args!("a piece of {} bytes", piece.len())));
+        }
+        if matches!(self.next, Part::Refused) {
+            return Err(fault(format_args!("a piece after one that was refused")));
+        }
+        let mut left = piece;
+        loop {
+            let (some, rest) = left.split_at(left.len().min(self.part_bytes - self.part.len()));
+            self.part.extend_from_slice(some);
+            left = rest;
+            if self.part.len() < self.part_bytes {
+                return Ok(());
+            }
+            if matches!(self.next, Part::Nothing) {
+                if left.is_empty() {
+                    return Ok(());
+                }
+                self.next = Part::Refused;
+                return Err(fault(format_args!("{} bytes after the last record", left.len())));
+            }
+            self.part_is_whole()?;
+        }
+    }
+
+    /// The store, if that was all of it.
+    pub fn end(self) -> Result<Store, Malformed> {
+        match self.next {
+            Part::Nothing => Ok(self.store),
+            Part::Refused => Err(fault(format_args!("one of its pieces was refused"))),
+            Part::Header | Part::RecordHead | Part::Key(..) | Part::Value(..) => Err(fault(
+                format_args!("it ends after {} of {} records", self.store.keys(), self.records),
+            )),
+        }
+    }
+
+    fn part_is_whole(&mut self) -> Result<(), Malformed> {
+        let part = mem::take(&mut self.part);
+        match mem::replace(&mut self.next, Part::Refused) {
+            Part::Header => {
+                let mut fields = part.as_slice();
+                let version = fields.get_u8();
+                if version != VERSION {
+                    return Err(fault(format_args!("version {version}, only {VERSION} is known")));
+                }
+                self.store.revision = fields.get_u64_le();
+                self.records = fields.get_u64_le();
+                self.expect_record();
+            }
+            Part::RecordHead => {
+                let (stored, value_bytes, key_bytes) = take_record_head(&part);
+                self.check_record(&stored, value_bytes, key_bytes)?;
+                self.expect(Part::Key(stored, value_bytes), key_bytes);
+            }
+            Part::Key(stored, value_bytes) => {
+                let key = Key::new(&part);
+                if self.store.map.get_max().is_some_and(|(last, _)| key <= *last) {
+                    return Err(fault(format_args!("key {key:?} is out of order")));
+                }
+                self.expect(Part::Value(key, stored), value_bytes);
+            }
+            Part::Value(key, mut stored) => {
+                // A boxed slice has no spare room: the record owns exactly its bytes.
+                stored.value = Bytes::from(part.into_boxed_slice());
+                self.store.bytes += (key.as_bytes().len() + stored.value.len()) as u64;
+                self.store.map.insert(key, stored);
+                self.expect_record();
+            }
+            Part::Nothing | Part::Refused => unreachable!("nothing more is expected"),
+        }
+        Ok(())
+    }
+
+    fn expect_record(&mut self) {
+        if self.store.keys() < self.records {
+            self.expect(Part::RecordHead, RECORD_HEAD_BYTES);
+        } else {
+            self.expect(Part::Nothing, 0);
+        }
+    }
+
+    /// Room is made as the bytes come in, so that a length that lies costs at most one piece.
+    fn expect(&mut self, next: Part, bytes: usize) {
+        self.next = next;
+        self.part_bytes = bytes;
+        self.part = Vec::with_capacity(bytes.min(PIECE_BYTES_MAX));
+    }
+
+    fn check_record(
+        &self,
+        stored: &Stored,
+        value_bytes: usize,
+        key_bytes: usize,
+    ) -> Result<(), Malformed> {
+        if key_bytes == 0 || KEY_BYTES_MAX < key_bytes || VALUE_BYTES_MAX < value_bytes as u64 {
+            return Err(fault(format_args!("key of {key_bytes}, value of {value_bytes} bytes")));
+        }
+        let Stored { create_revision, mod_revision, version, .. } = *stored;
+        let revision = self.store.revision;
+        let ordered = 1 <= create_revision
+            && create_revision <= mod_revision
+            && mod_revision <= revision
+            && 1 <= version;
+        if !ordered {
+            return Err(fault(format_args!(
+                "a record created at {create_revision}, changed at {mod_revision}, written \
+                 {version} times in a store at {revision}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// The head of a record without its value, the value's length and the key's.
+fn take_record_head(mut part: &[u8]) -> (Stored, usize, usize) {
+    let stored = Stored {
+        value: Bytes::new(),
+        create_revision: part.get_u64_le(),
+        mod_revision: part.get_u64_le(),
+        version: part.get_u64_le(),
+    };
+    (stored, part.get_u32_le() as usize, usize::from(part.get_u16_le()))
+}
+
+fn fault(text: std::fmt::Arguments<'_>) -> Malformed {
+    Malformed::new(format!("snapshot of the store: {text}"))
+}

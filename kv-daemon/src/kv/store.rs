@@ -1,0 +1,179 @@
+//! The store: every key in one ordered map in memory, and the revision that counts its changes.
+//!
+//! The map shares structure between its copies, so a clone of the store is a consistent view that
+//! costs nothing and stops nobody: snapshots and lists walk a clone. [`Store::apply`] depends on the
+//! store and the command alone, so replicas that apply the same log hold the same store; it never
+//! looks at a clock, a limit of this node, or where the command came from.
+//!
+//! Rules:
+//! - The revision rises by one for each transaction that changes something, and for nothing else:
+//!   not for a condition that failed, not for deleting what is absent.
+//! - A key's `mod_revision` is the store's revision right after its last change, so no two states of
+//!   a key ever share one, also when it was deleted in between.
+//! - `1 <= create_revision <= mod_revision <= revision` and `1 <= version`.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+use imbl::OrdMap;
+
+use super::command::{Command, Done, Operation, Reply};
+use super::record::{Key, Stored, keep};
+use super::request::{LIST_ITEMS_MAX, ListQuery, ListShape, Listed, Record};
+use super::snapshot;
+
+/// The most value bytes one page of a list holds (one item is always let in): a page of the largest
+/// values must not fill the memory.
+pub const LIST_BYTES_MAX: usize = 8 << 20;
+
+/// The replicated state: a clone is a view that does not change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Store {
+    pub(super) map: OrdMap<Key, Stored>,
+    pub(super) revision: u64,
+    /// Key and value bytes.
+    pub(super) bytes: u64,
+}
+
+impl Store {
+    /// Carries out one command of the log.
+    pub fn apply(&mut self, command: &Bytes) -> Reply {
+        let Command { compares, then, otherwise } = match Command::decode(command) {
+            Ok(decoded) => decoded,
+            Err(malformed) => return Reply::Malformed(malformed),
+        };
+        let mod_revision = |key: &[u8]| self.map.get(key).map(|stored| stored.mod_revision);
+        let failed = compares.iter().find(|it| !it.test.holds(mod_revision(&it.key)));
+        let failed = failed.map(|compare| mod_revision(&compare.key));
+
+        match failed {
+            None => {
+                let done = self.carry_out(then, command.len());
+                Reply::Succeeded { revision: self.revision, done }
+            }
+            Some(current) => {
+                let done = self.carry_out(otherwise, command.len());
+                Reply::ConditionFailed { current, revision: self.revision, done }
+            }
+        }
+    }
+
+    /// The record of a key, its value shared with the store.
+    pub fn get(&self, key: &[u8]) -> Option<Record> {
+        self.map.get(key).map(Stored::to_record)
+    }
+
+    /// One page of the keys in order. The work is bounded by the page, but for
+    /// [`ListShape::Count`], which walks all that match (ignoring limit and cursor) and holds none.
+    pub fn list(&self, query: &ListQuery) -> Listed {
+        let mut listed = Listed { revision: self.revision, ..Listed::default() };
+        if query.shape == ListShape::Count {
+            listed.count = self.count(query);
+            return listed;
+        }
+        let items_max = query.limit.clamp(1, LIST_ITEMS_MAX) as usize;
+        let mut bytes = 0;
+        for (key, stored) in self.matching(query, query.after.as_deref()) {
+            let is_full =
+                listed.items.len() == items_max || LIST_BYTES_MAX < bytes + stored.value.len();
+            if is_full && let Some((last, _)) = listed.items.last() {
+                listed.next = Some(last.clone());
+                break;
+            }
+            let record = match query.shape {
+                ListShape::Items => {
+                    bytes += stored.value.len();
+                    stored.to_record()
+                }
+                ListShape::Keys | ListShape::Count => stored.to_record_without_value(),
+            };
+            listed.items.push((key.to_bytes(), record));
+        }
+        listed.count = listed.items.len() as u64;
+        listed
+    }
+
+    /// How many transactions have changed the store.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// How many keys there are.
+    pub fn keys(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// How many bytes all keys and values have.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// A 64-bit digest of everything the store holds (XXH64 of its snapshot): equal stores have
+    /// equal digests. Walks the whole store, so this is for checks.
+    pub fn digest(&self) -> u64 {
+        snapshot::digest(self)
+    }
+
+    /// All operations of one transaction see and make the same revision.
+    fn carry_out(&mut self, operations: Vec<Operation>, command_bytes: usize) -> Vec<Done> {
+        let revision = self.revision + 1;
+        let mut done = Vec::with_capacity(operations.len());
+        for operation in operations {
+            done.push(match operation {
+                Operation::Put { key, value } => {
+                    self.put(&key, keep(value, command_bytes), revision)
+                }
+                Operation::Delete { key } => self.delete(&key, revision),
+            });
+        }
+        done
+    }
+
+    fn put(&mut self, key: &[u8], value: Bytes, revision: u64) -> Done {
+        self.revision = revision;
+        self.bytes += value.len() as u64;
+        if let Some(stored) = self.map.get_mut(key) {
+            self.bytes -= stored.value.len() as u64;
+            stored.value = value;
+            stored.mod_revision = revision;
+            stored.version += 1;
+            return Done::Put { created: false, version: stored.version };
+        }
+        self.bytes += key.len() as u64;
+        let stored =
+            Stored { value, create_revision: revision, mod_revision: revision, version: 1 };
+        self.map.insert(Key::new(key), stored);
+        Done::Put { created: true, version: 1 }
+    }
+
+    fn delete(&mut self, key: &[u8], revision: u64) -> Done {
+        let Some(stored) = self.map.remove(key) else {
+            return Done::Deleted { deleted: 0 };
+        };
+        self.revision = revision;
+        self.bytes -= (key.len() + stored.value.len()) as u64;
+        Done::Deleted { deleted: 1 }
+    }
+
+    fn count(&self, query: &ListQuery) -> u64 {
+        if query.prefix.is_empty() && query.start.is_empty() {
+            return self.keys();
+        }
+        self.matching(query, None).count() as u64
+    }
+
+    /// The keys that begin with the prefix, at or after `start`, and after `after`.
+    fn matching<'a>(
+        &'a self,
+        query: &'a ListQuery,
+        after: Option<&'a [u8]>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Stored)> {
+        let first: &[u8] = query.start.as_ref().max(query.prefix.as_ref());
+        let from = match after {
+            Some(after) if first <= after => Bound::Excluded(after),
+            _ => Bound::Included(first),
+        };
+        let range = self.map.range::<_, [u8]>((from, Bound::Unbounded));
+        range.take_while(|(key, _)| key.as_bytes().starts_with(&query.prefix))
+    }
+}

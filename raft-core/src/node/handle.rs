@@ -1,0 +1,190 @@
+//! [`Handle`]: how the rest of the program talks to a running node. Clones are cheap and may be
+//! used from any thread; nothing here waits, except where a ticket is waited on.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::clock::Clock;
+use super::events::{Listeners, NodeEvent, Receiver};
+use super::inbox::{Inbox, NewProposal, NewRead, Order, Reader};
+use super::lock;
+use super::metrics::{Counters, NodeMetrics};
+use super::status::NodeStatus;
+use super::ticket::{Ticket, ticket};
+use crate::consensus::event::{Refusal, TransferFailure};
+use crate::message::Message;
+use crate::proposals::{Outcome, ReadRefused, UnknownCause};
+use crate::replica::SnapshotRefused;
+use crate::state_machine::StateMachine;
+use crate::types::{Index, NodeId, Time};
+use crate::write::SnapshotMeta;
+
+/// A running node, to ask and to tell. Holding one does not keep the node running.
+pub struct Handle<S: StateMachine> {
+    pub(crate) shared: Arc<Shared<S>>,
+}
+
+/// What a node's threads and its handles have in common.
+pub(crate) struct Shared<S: StateMachine> {
+    pub(crate) id: NodeId,
+    pub(crate) clock: Clock,
+    pub(crate) inbox: Inbox<S>,
+    pub(crate) status: Mutex<Arc<NodeStatus>>,
+    pub(crate) counters: Counters,
+    pub(crate) listeners: Listeners<NodeEvent>,
+}
+
+impl<S: StateMachine> Handle<S> {
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.shared.id
+    }
+
+    /// Asks the cluster to apply `command`. The ticket ends in the state machine's reply, or in the
+    /// reason why not and whether it can still happen. Only a leader accepts; others refuse with a
+    /// hint. At the deadline the ticket ends in any case: refused if the command is not in the log
+    /// yet, unknown if it is.
+    pub fn propose(&self, command: Bytes, deadline: Option<Instant>) -> Ticket<Outcome<S::Reply>> {
+        // Dropped unanswered only while the node falls over, and then the command may be anywhere.
+        let (answer, ticket) = ticket(|| Outcome::Unknown(UnknownCause::Failed));
+        let deadline = self.shared.clock.deadline(deadline);
+        self.shared.counters.proposals.add(1);
+        let proposal = NewProposal { command, deadline, answer };
+        if let Err((proposal, refusal)) = self.shared.inbox.propose(proposal) {
+            let refused = Outcome::Refused(refusal);
+            self.shared.counters.ended(&refused);
+            proposal.answer.answer(refused);
+        }
+        ticket
+    }
+
+    /// Ends when this node's state holds every write that was acknowledged anywhere before this
+    /// call (thesis 6.4): what is read from the state after that is linearizable. Works on every
+    /// node; one that does not lead asks the leader.
+    pub fn read_barrier(&self, deadline: Option<Instant>) -> Ticket<Result<Index, ReadRefused>> {
+        let (answer, ticket) = ticket(|| Err(ReadRefused::Stopped));
+        self.enqueue_read(deadline, Reader::Barrier(answer));
+        ticket
+    }
+
+    /// A linearizable read: runs `look` on the state, after a barrier. It runs on the raft thread,
+    /// so it has to be short; for long looks keep the state behind a lock of its own and use
+    /// [`read_barrier`](Handle::read_barrier).
+    pub fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&S) -> T + Send + 'static,
+    ) -> Ticket<Result<T, ReadRefused>> {
+        self.read_before(None, look)
+    }
+
+    /// As [`read`](Handle::read), given up at the deadline.
+    pub fn read_before<T: Send + 'static>(
+        &self,
+        deadline: Option<Instant>,
+        look: impl FnOnce(&S) -> T + Send + 'static,
+    ) -> Ticket<Result<T, ReadRefused>> {
+        let (answer, ticket) = ticket(|| Err(ReadRefused::Stopped));
+        let look = move |state: Result<&S, ReadRefused>| answer.answer(state.map(look));
+        self.enqueue_read(deadline, Reader::Look(Box::new(look)));
+        ticket
+    }
+
+    fn enqueue_read(&self, deadline: Option<Instant>, reader: Reader<S>) {
+        let deadline = self.shared.clock.deadline(deadline);
+        self.shared.counters.reads.add(1);
+        if let Err((read, why)) = self.shared.inbox.read(NewRead { deadline, reader }) {
+            self.shared.counters.reads_refused.add(1);
+            read.reader.refuse(why);
+        }
+    }
+
+    /// Hands in what came from peers. Never waits: what does not fit is dropped and counted, as a
+    /// network would.
+    pub fn receive(&self, messages: Vec<Message>) {
+        self.shared.counters.messages_received.add(messages.len() as u64);
+        let dropped = self.shared.inbox.messages(messages);
+        self.shared.counters.messages_dropped.add(dropped);
+    }
+
+    /// The connection to this peer broke *and* reconnecting was refused on every address. Only a
+    /// hint: followers of a crashed leader begin to look for a new one sooner.
+    pub fn peer_down(&self, peer: NodeId) {
+        self.shared.inbox.peer_down(peer);
+    }
+
+    /// Hands leadership to this voter, or to the best one. The ticket ends within about an election
+    /// timeout, with the new leader or why there is none.
+    pub fn transfer(&self, to: Option<NodeId>) -> Ticket<Result<NodeId, TransferFailure>> {
+        let (answer, ticket) = ticket(|| Err(TransferFailure::NotLeader));
+        if let Err((order, stopping)) = self.shared.inbox.order(Order::Transfer { to, answer }) {
+            let busy = TransferFailure::InProgress;
+            let why = if stopping { TransferFailure::NotLeader } else { busy };
+            let Order::Transfer { answer, .. } = order else { return ticket };
+            answer.answer(Err(why));
+        }
+        ticket
+    }
+
+    /// Writes a snapshot of the state now, whatever its size. The ticket ends when it is durable.
+    pub fn snapshot_now(&self) -> Ticket<Result<SnapshotMeta, SnapshotRefused>> {
+        let (answer, ticket) = ticket(|| Err(SnapshotRefused::Stopped));
+        if let Err((order, stopping)) = self.shared.inbox.order(Order::Snapshot { answer }) {
+            let busy = SnapshotRefused::InProgress;
+            let why = if stopping { SnapshotRefused::Stopped } else { busy };
+            let Order::Snapshot { answer } = order else { return ticket };
+            answer.answer(Err(why));
+        }
+        ticket
+    }
+
+    /// What the node looked like after its last pass.
+    pub fn status(&self) -> Arc<NodeStatus> {
+        Arc::clone(&lock(&self.shared.status))
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> Receiver<NodeEvent> {
+        self.shared.listeners.listen()
+    }
+
+    /// The node's counters.
+    pub fn metrics(&self) -> NodeMetrics {
+        self.shared.counters.read()
+    }
+
+    /// Now, on the clock that all times in [`NodeStatus`] are of.
+    pub fn now(&self) -> Time {
+        self.shared.clock.now()
+    }
+
+    /// Tells the node to stop, and returns at once: nothing new is accepted, what was accepted is
+    /// written and synced, everybody who waits gets an answer, then comes [`NodeEvent::Stopped`].
+    pub fn stop(&self) {
+        self.shared.inbox.stop();
+    }
+}
+
+impl<S: StateMachine> Clone for Handle<S> {
+    fn clone(&self) -> Handle<S> {
+        Handle { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<S: StateMachine> fmt::Debug for Handle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.shared.id)
+    }
+}
+
+impl<S> Reader<S> {
+    /// There will be no answer to this read.
+    pub(crate) fn refuse(self, why: ReadRefused) {
+        match self {
+            Reader::Barrier(answer) => answer.answer(Err(why)),
+            Reader::Look(look) => look(Err(why)),
+        }
+    }
+}
