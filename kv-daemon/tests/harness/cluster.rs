@@ -154,6 +154,15 @@ impl Cluster {
         assert_eq!(exit, super::daemon::Exit::Code(0), "{} was asked to stop", self.name(i));
     }
 
+    /// SIGTERM to one after the other.
+    pub fn stop_all(&mut self) {
+        for i in 0..self.nodes.len() {
+            if self.nodes[i].daemon.is_some() {
+                self.stop(i);
+            }
+        }
+    }
+
     /// What a node says about itself; `None` while it does not answer.
     pub fn health(&self, i: usize) -> Option<Health> {
         let response = self.nodes[i].daemon.as_ref()?.get("/health").ok()?;

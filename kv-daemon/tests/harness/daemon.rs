@@ -22,10 +22,8 @@ pub struct Setup {
     pub port: u16,
     /// `--peers`; empty: the flag is left out.
     pub peers: Vec<String>,
-    /// `--data-dir`.
+    /// `--data-dir`. Beside it, as `<data>.stderr` and `<data>.stdout`, stands what it prints.
     pub data: PathBuf,
-    /// Where its output is written, as `<name>.stderr` and `<name>.stdout`.
-    pub logs: PathBuf,
     /// Further flags.
     pub flags: Vec<String>,
 }
@@ -49,14 +47,13 @@ pub enum Exit {
 }
 
 impl Setup {
-    /// A node called `name` with its data and logs below `root`, on its own.
+    /// A node called `name` with its data below `root`, on its own.
     pub fn new(root: &Path, name: &str, port: u16) -> Setup {
         Setup {
             name: name.to_owned(),
             port,
             peers: Vec::new(),
             data: root.join(name),
-            logs: root.to_owned(),
             flags: Vec::new(),
         }
     }
@@ -91,7 +88,7 @@ impl Setup {
     /// Starts this command in place of the plain one.
     pub fn start_as(&self, mut command: Command) -> Daemon {
         let open = |end: &str| {
-            let path = self.logs.join(format!("{}.{end}", self.name));
+            let path = self.data.with_extension(end);
             let file = File::options().create(true).append(true).open(path).expect("a log file");
             let from = file.metadata().expect("a log file has a length").len();
             (file, from)
@@ -196,8 +193,7 @@ impl Daemon {
     }
 
     fn printed(&self, end: &str, from: u64) -> String {
-        let path = self.setup.logs.join(format!("{}.{end}", self.setup.name));
-        let bytes = fs::read(path).expect("the log file we made");
+        let bytes = fs::read(self.setup.data.with_extension(end)).expect("the log file we made");
         String::from_utf8_lossy(&bytes[from as usize..]).into_owned()
     }
 }

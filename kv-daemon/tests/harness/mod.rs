@@ -14,6 +14,7 @@ pub mod area;
 pub mod checker;
 pub mod cluster;
 pub mod daemon;
+pub mod files;
 pub mod history;
 pub mod http;
 pub mod load;
