@@ -1,15 +1,16 @@
 //! What a node is started with: the flags, their `KV_...` variables, their defaults, and the rules
-//! they keep. This file reads no disk and opens no socket; its errors are one sentence each that
-//! says what to do.
+//! they keep. This file reads no disk and opens no socket (it may look up the names of peers); its
+//! errors are one sentence each that says what to do.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use raft_core::types::NodeId;
 
+use crate::form::PeerSpec;
+use crate::form::start::{check_reach, own_address};
 use crate::units::{parse_duration, parse_size, size};
 
 /// How `--help` begins: the three examples of the README.
@@ -113,8 +114,8 @@ pub struct Config {
     pub port: u16,
     /// The address others use, if given.
     pub advertise: Option<String>,
-    /// The other nodes, `host:port` each, no address twice, in the order given.
-    pub peers: Vec<String>,
+    /// The other nodes, no address twice, in the order given.
+    pub peers: Vec<PeerSpec>,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Time between heartbeats.
@@ -185,18 +186,9 @@ impl Config {
                 flags.host
             ));
         }
-        if let Some(address) = &flags.advertise {
-            let (host, _) = split_address(address).map_err(|fault| {
-                format!("--advertise `{address}` {fault}; write it like db1.example:8001")
-            })?;
-            if is_unspecified(host) {
-                return Err(format!(
-                    "--advertise `{address}` is no address others can reach; name this machine"
-                ));
-            }
-        }
+        own_address(&flags.host, flags.port, flags.advertise.as_deref())?;
         let peers = check_peers(&flags.peers)?;
-        check_reach(&flags, &peers)?;
+        check_reach(&flags.host, &peers, look_up)?;
         let limits = [
             ("--snapshot-bytes", flags.snapshot_bytes, 1 << 10, 1 << 40),
             ("--snapshot-entries", flags.snapshot_entries, 1, 1 << 40),
@@ -255,14 +247,18 @@ impl Config {
 
     /// The address others use, once the port is known.
     pub fn advertised(&self, port: u16) -> String {
-        self.advertise.clone().unwrap_or_else(|| join_address(&self.host, port))
+        own_address(&self.host, port, self.advertise.as_deref())
+            .expect("the same host and --advertise were checked when the settings were made")
     }
 
     /// What the settings come to, for `--check`.
     pub fn describe(&self) -> String {
         let peers = match self.peers.as_slice() {
             [] => "alone".to_owned(),
-            peers => format!("with {}", peers.join(" and ")),
+            peers => {
+                let peers: Vec<String> = peers.iter().map(PeerSpec::to_string).collect();
+                format!("with {}", peers.join(" and "))
+            }
         };
         format!(
             "the settings are fine: {} at {}, {peers}, data in {}",
@@ -299,75 +295,27 @@ fn check_name(name: &str) -> Result<(), String> {
     ))
 }
 
-/// The host (without brackets) and the port of `host:port`; else what is wrong, as in "`x` has no
-/// port".
-fn split_address(address: &str) -> Result<(&str, u16), &'static str> {
-    let (host, port) = address.rsplit_once(':').ok_or("has no port")?;
-    let port = match port.parse::<u16>() {
-        Ok(port) if 0 < port && port.to_string().len() == address.len() - host.len() - 1 => port,
-        _ => return Err("has no port between 1 and 65535"),
-    };
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    match (bare, host) {
-        (Some(bare), _) if bare.parse::<std::net::Ipv6Addr>().is_ok() => Ok((bare, port)),
-        (None, "") => Err("has no host"),
-        (None, host) if !host.contains([':', '/', '[', ']', ' ', '@']) => Ok((host, port)),
-        _ => Err("has no host name or address"),
-    }
-}
-
-/// The peers without doubles. `name=host:port` is taken too; the name is the peer's own business.
-fn check_peers(peers: &[String]) -> Result<Vec<String>, String> {
-    let mut seen = BTreeSet::new();
-    let mut list = Vec::new();
+/// The peers without doubles.
+fn check_peers(peers: &[String]) -> Result<Vec<PeerSpec>, String> {
+    let mut list: Vec<PeerSpec> = Vec::new();
     for peer in peers.iter().map(|peer| peer.trim()).filter(|peer| !peer.is_empty()) {
-        let address = match peer.split_once('=') {
-            Some((name, address)) => check_name(name).map(|()| address).map_err(|_| {
-                format!("--peers `{peer}`: `{name}` is no node name; write node2=localhost:8002")
-            })?,
-            None => peer,
-        };
-        if let Err(fault) = split_address(address) {
-            return Err(format!("--peers `{peer}` {fault}; write it like localhost:8002"));
+        let peer: PeerSpec = peer.parse()?;
+        if let Some(name) = &peer.name
+            && check_name(name).is_err()
+        {
+            return Err(format!("--peers {peer}: `{name}` is no node name; write node2=HOST:PORT"));
         }
-        if seen.insert(address.to_owned()) {
-            list.push(address.to_owned());
+        if list.iter().all(|other| other.address != peer.address) {
+            list.push(peer);
         }
     }
     Ok(list)
 }
 
-/// Whether others can reach us where we listen, as far as the words of the flags tell.
-fn check_reach(flags: &Flags, peers: &[String]) -> Result<(), String> {
-    if is_unspecified(&flags.host) && flags.advertise.is_none() {
-        return Err(format!(
-            "--host {} listens everywhere but names no address for others: add --advertise HOST:{}",
-            flags.host, flags.port
-        ));
-    }
-    if !is_loopback(&flags.host) {
-        return Ok(());
-    }
-    let beyond = peers.iter().find(|peer| split_address(peer).is_ok_and(|(h, _)| !is_loopback(h)));
-    match beyond {
-        Some(peer) => Err(format!(
-            "--peers {peer} is another machine, but --host {} is reachable from this one only: add --host 0.0.0.0 --advertise HOST:{}",
-            flags.host, flags.port
-        )),
-        None => Ok(()),
-    }
-}
-
-fn is_unspecified(host: &str) -> bool {
-    host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
-}
-
-fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
-        || host
-            .trim_matches(['[', ']'])
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
+/// The addresses of a host name; none if it is not known (yet).
+fn look_up(host: &str) -> Vec<IpAddr> {
+    let found = (host, 0).to_socket_addrs();
+    found.map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -399,7 +347,8 @@ mod tests {
     #[test]
     fn peers_are_addresses_without_doubles() {
         let config = config("--peers localhost:8002,b=127.0.0.1:8003,localhost:8002,").unwrap();
-        assert_eq!(config.peers, ["localhost:8002", "127.0.0.1:8003"]);
+        let peers: Vec<String> = config.peers.iter().map(PeerSpec::to_string).collect();
+        assert_eq!(peers, ["localhost:8002", "b=127.0.0.1:8003"]);
     }
 
     #[test]
@@ -419,15 +368,14 @@ mod tests {
             ("--id -x", "unexpected argument"),
             ("--id=../x", "letter or digit"),
             ("--id=é", "letter or digit"),
-            ("--peers localhost", "like localhost:8002"),
-            ("--peers localhost:0", "between 1 and 65535"),
-            ("--peers localhost:+80", "between 1 and 65535"),
-            ("--peers http://localhost:8002", "like localhost:8002"),
-            ("--peers :8002", "has no host"),
+            ("--peers localhost", "as in localhost:8002"),
+            ("--peers localhost:0", "port 0"),
+            ("--peers http://localhost:8002", "as in localhost:8002"),
+            ("--peers :8002", "as in localhost:8002"),
             ("--peers ../a=localhost:8002", "no node name"),
-            ("--peers db2.example:8001", "--advertise HOST:8001"),
-            ("--host 0.0.0.0", "add --advertise"),
-            ("--host 0.0.0.0 --advertise 0.0.0.0:8001", "name this machine"),
+            ("--peers 10.1.2.3:8001", "add --host 0.0.0.0 and --advertise"),
+            ("--host 0.0.0.0", "--advertise"),
+            ("--host 0.0.0.0 --advertise 0.0.0.0:8001", "db1.example:8001"),
             ("--advertise nowhere", "db1.example:8001"),
             ("--heartbeat 75", "75ms"),
             ("--heartbeat 300ms", "--election-timeout"),

@@ -154,16 +154,8 @@ impl Command {
     /// The bytes for the log, in a buffer of exactly their size. The command has to keep the ranges
     /// its fields state.
     pub fn encode(&self) -> Bytes {
-        let size = self.encoded_bytes();
-        let mut out = Vec::with_capacity(size);
-        out.put_u8(VERSION);
-        for count in [self.compares.len(), self.then.len(), self.otherwise.len()] {
-            assert!(count <= OPERATIONS_MAX, "a command has at most 128 parts of a kind");
-            out.put_u8(count as u8);
-        }
-        self.compares.iter().for_each(|compare| compare.encode(&mut out));
-        self.operations().for_each(|operation| operation.encode(&mut out));
-        assert_eq!(out.len(), size, "the size of a command is known before it is written");
+        let mut out = Vec::with_capacity(self.encoded_bytes());
+        self.encode_into(&mut out);
         Bytes::from(out)
     }
 
@@ -195,6 +187,17 @@ impl Command {
         Ok(command)
     }
 
+    fn encode_into(&self, out: &mut Vec<u8>) {
+        out.put_u8(VERSION);
+        for count in [self.compares.len(), self.then.len(), self.otherwise.len()] {
+            assert!(count <= OPERATIONS_MAX, "a command has at most 128 parts of a kind");
+            out.put_u8(count as u8);
+        }
+        self.compares.iter().for_each(|compare| compare.encode(out));
+        self.operations().for_each(|operation| operation.encode(out));
+        assert_eq!(out.len(), self.encoded_bytes(), "a command's size is known beforehand");
+    }
+
     fn encoded_bytes(&self) -> usize {
         4 + self.compares.iter().map(Compare::encoded_bytes).sum::<usize>()
             + self.operations().map(Operation::encoded_bytes).sum::<usize>()
@@ -202,6 +205,58 @@ impl Command {
 
     fn operations(&self) -> impl Iterator<Item = &Operation> {
         self.then.iter().chain(&self.otherwise)
+    }
+}
+
+/// A put whose value is still coming in: its bytes are copied once, from wherever they come right
+/// into the command for the log, and the request shares them.
+#[derive(Debug)]
+pub struct PutDraft {
+    key: Bytes,
+    condition: Condition,
+    command: Vec<u8>,
+    length_at: usize,
+    value_at: usize,
+}
+
+impl PutDraft {
+    /// A put without a value yet. `value_bytes` is how much is announced (0 if nothing is): a hint
+    /// that costs at most 1 MiB when it lies. The key has to be 1 to [`KEY_BYTES_MAX`] bytes long.
+    pub fn new(key: Bytes, condition: Condition, value_bytes: usize) -> PutDraft {
+        const RESERVE_BYTES_MAX: usize = 1 << 20;
+        let operation = Operation::Put { key: key.clone(), value: Bytes::new() };
+        let empty = Command {
+            compares: compares_of(&key, &condition),
+            then: vec![operation],
+            otherwise: vec![],
+        };
+        let size = empty.encoded_bytes();
+        let mut command = Vec::with_capacity(size + value_bytes.min(RESERVE_BYTES_MAX));
+        empty.encode_into(&mut command);
+        let length_at = size - key.len() - 2 - 4;
+        PutDraft { key, condition, command, length_at, value_at: size }
+    }
+
+    /// The next bytes of the value. The whole has to stay within [`VALUE_BYTES_MAX`].
+    pub fn push(&mut self, part: &[u8]) {
+        self.command.extend_from_slice(part);
+    }
+
+    /// How much of the value is there.
+    pub fn value_bytes(&self) -> usize {
+        self.command.len() - self.value_at
+    }
+
+    /// The request, and the command that [`encode`](Command::encode) would make of it.
+    pub fn finish(self) -> (Request, Bytes) {
+        let PutDraft { key, condition, mut command, length_at, value_at } = self;
+        let value_bytes = command.len() - value_at;
+        assert!(value_bytes as u64 <= VALUE_BYTES_MAX, "a value is at most 1 GiB long");
+        command[length_at..length_at + 4].copy_from_slice(&(value_bytes as u32).to_le_bytes());
+        // A boxed slice has no spare room: what the log holds is exactly this size.
+        let command = Bytes::from(command.into_boxed_slice());
+        let value = command.slice(value_at..);
+        (Request::Put { key, value, condition }, command)
     }
 }
 

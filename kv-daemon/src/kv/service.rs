@@ -26,8 +26,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_core::consensus::event::Refusal;
-use raft_core::types::{NodeId, Time};
+use raft_core::consensus::event::{Refusal, RoleName, Status};
+use raft_core::proposals::{self, ReadRefused, UnknownCause};
+use raft_core::types::{Index, NodeId, Time};
 
 use super::command::{Command, Done, Reply};
 use super::request::{Answer, Failure, Outcome, ReadLevel, Reason, Request, VALUE_BYTES_MAX};
@@ -49,6 +50,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Call {
     request: Request,
+    /// The request as a command, if it is at hand already.
+    command: Option<Bytes>,
     deadline: Time,
     hops: u8,
     limits: Limits,
@@ -81,6 +84,15 @@ pub struct View {
     pub contact: Option<Time>,
     /// What the node can do.
     pub phase: Phase,
+}
+
+impl View {
+    /// What the core says of itself, and what its node can do.
+    pub fn of(status: &Status, phase: Phase) -> View {
+        let leads = status.role == RoleName::Leader;
+        let leader = if leads { Some(status.id) } else { status.leader };
+        View { me: status.id, leader, contact: status.contact, phase }
+    }
 }
 
 /// What a node can do.
@@ -129,10 +141,10 @@ pub enum Step {
 pub enum Input {
     /// The call begins.
     Begin,
-    /// Of [`Step::Propose`].
-    Proposed(Proposed),
-    /// Of [`Step::Barrier`]: passed, or why not.
-    Barrier(Result<(), BarrierFailure>),
+    /// Of [`Step::Propose`]: what became of the command.
+    Proposed(proposals::Outcome<Reply>),
+    /// Of [`Step::Barrier`]: what the store holds at least, or why there is none.
+    Barrier(Result<Index, ReadRefused>),
     /// Of [`Step::Forward`].
     Forwarded(Forwarded),
     /// Of [`Step::WaitForLeader`].
@@ -140,47 +152,6 @@ pub enum Input {
     /// The call's deadline passed while a step was under way. Whatever still comes of that step is
     /// of no interest any more.
     DeadlinePassed,
-}
-
-/// What became of a proposal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proposed {
-    /// It was applied.
-    Applied(Reply),
-    /// It never got into the log.
-    Refused(Refusal),
-    /// Its deadline passed before it got into the log.
-    Withdrawn,
-    /// The node was stopping before it got into the log.
-    Stopping,
-    /// An entry of another term was committed in its place.
-    NotApplied,
-    /// Nobody can tell.
-    Unknown(Cause),
-}
-
-/// Why nobody can tell what became of a proposal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The deadline passed with the proposal in the log.
-    Deadline,
-    /// Leadership was lost and a snapshot hid what was committed in its place.
-    LeaderLost,
-    /// The node stopped, or its disk failed.
-    Stopping,
-}
-
-/// Why there is no barrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BarrierFailure {
-    /// No leader confirmed it.
-    NoLeader,
-    /// Too many reads are waiting.
-    Busy,
-    /// The deadline passed.
-    Deadline,
-    /// The node is stopping.
-    Stopping,
 }
 
 /// What became of a request sent to the leader.
@@ -209,7 +180,14 @@ impl Call {
     /// A call for this request. `hops` counts how often other nodes have handed it on; 0 for one
     /// that comes from a client.
     pub fn new(request: Request, deadline: Time, hops: u8, limits: Limits) -> Call {
-        Call { request, deadline, hops, limits, stage: Stage::New, wait_until: None }
+        let (command, stage) = (None, Stage::New);
+        Call { request, command, deadline, hops, limits, stage, wait_until: None }
+    }
+
+    /// The same with the command at hand that carries out the request, as
+    /// [`PutDraft::finish`](super::command::PutDraft::finish) gives it: spares a copy of the value.
+    pub fn with_command(self, command: Bytes) -> Call {
+        Call { command: Some(command), ..self }
     }
 
     /// What is asked.
@@ -291,16 +269,20 @@ impl Call {
         let Some(leader) = view.leader else {
             return self.wait(now, view);
         };
-        let Some(command) = Command::of(&self.request) else {
+        if !self.request.is_write() {
             self.stage = Stage::AtBarrier;
             return Step::Barrier;
-        };
-        if leader == view.me {
-            self.stage = Stage::Proposing;
-            Step::Propose(command.encode())
-        } else {
-            self.forward(leader)
         }
+        if leader != view.me {
+            return self.forward(leader);
+        }
+        self.stage = Stage::Proposing;
+        Step::Propose(self.command())
+    }
+
+    fn command(&self) -> Bytes {
+        let encode = || Command::of(&self.request).expect("only writes are proposed").encode();
+        self.command.clone().unwrap_or_else(encode)
     }
 
     fn read_stale(&mut self, now: Time, view: &View, max_stale: Option<Duration>) -> Step {
@@ -324,52 +306,61 @@ impl Call {
         Step::Forward { to, hops: self.hops + 1 }
     }
 
-    fn proposed(&mut self, now: Time, view: &View, proposed: Proposed) -> Step {
-        match proposed {
-            Proposed::Applied(reply) => self.applied(reply),
-            Proposed::Refused(Refusal::NotLeader { leader: Some(leader) }) if leader != view.me => {
-                self.forward(leader)
-            }
-            Proposed::Refused(Refusal::NotLeader { .. } | Refusal::Transferring { .. }) => {
-                self.wait(now, view)
-            }
-            Proposed::Refused(Refusal::TooLarge { bytes_max, .. }) => {
-                self.fail(Reason::TooLarge { bytes_max }, Outcome::NotApplied)
-            }
-            Proposed::Refused(Refusal::Busy) => self.fail(Reason::Busy, Outcome::NotApplied),
-            Proposed::Refused(Refusal::NoSpace) => self.fail(Reason::NoSpace, Outcome::NotApplied),
-            Proposed::Withdrawn => self.fail(Reason::Deadline, Outcome::NotApplied),
-            Proposed::Stopping => self.fail(Reason::ShuttingDown, Outcome::NotApplied),
-            Proposed::NotApplied if self.deadline <= now => {
+    fn proposed(&mut self, now: Time, view: &View, outcome: proposals::Outcome<Reply>) -> Step {
+        match outcome {
+            proposals::Outcome::Applied { reply, .. } => self.applied(reply),
+            proposals::Outcome::Refused(refusal) => self.refused(now, view, refusal),
+            proposals::Outcome::NotApplied if self.deadline <= now => {
                 self.fail(Reason::LeaderLost, Outcome::NotApplied)
             }
-            Proposed::NotApplied => {
+            proposals::Outcome::NotApplied => {
                 // There was a leader since the last wait: a new one may take its time again.
                 self.wait_until = None;
                 self.attempt(now, view)
             }
-            Proposed::Unknown(cause) => {
+            proposals::Outcome::Unknown(cause) => {
                 let reason = match cause {
-                    Cause::Deadline => Reason::Deadline,
-                    Cause::LeaderLost => Reason::LeaderLost,
-                    Cause::Stopping => Reason::ShuttingDown,
+                    UnknownCause::Deadline => Reason::Deadline,
+                    UnknownCause::SnapshotJump => Reason::LeaderLost,
+                    UnknownCause::Stopped | UnknownCause::Failed => Reason::ShuttingDown,
                 };
                 self.fail(reason, Outcome::Unknown)
             }
         }
     }
 
-    fn at_barrier(&mut self, now: Time, view: &View, result: Result<(), BarrierFailure>) -> Step {
-        match result {
-            Ok(()) => {
-                self.stage = Stage::Over;
-                Step::Read
+    /// The command never got into the log.
+    fn refused(&mut self, now: Time, view: &View, refusal: Refusal) -> Step {
+        let reason = match refusal {
+            Refusal::NotLeader { leader: Some(leader) } if leader != view.me => {
+                return self.forward(leader);
             }
-            Err(BarrierFailure::NoLeader) => self.wait(now, view),
-            Err(BarrierFailure::Busy) => self.fail(Reason::Busy, Outcome::NotApplied),
-            Err(BarrierFailure::Deadline) => self.fail(Reason::Deadline, Outcome::NotApplied),
-            Err(BarrierFailure::Stopping) => self.fail(Reason::ShuttingDown, Outcome::NotApplied),
-        }
+            Refusal::NotLeader { .. } | Refusal::Transferring { .. } => {
+                return self.wait(now, view);
+            }
+            Refusal::TooLarge { bytes_max, .. } => Reason::TooLarge { bytes_max },
+            Refusal::Busy => Reason::Busy,
+            Refusal::NoSpace => Reason::NoSpace,
+            Refusal::Deadline => Reason::Deadline,
+            Refusal::Stopped => Reason::ShuttingDown,
+        };
+        self.fail(reason, Outcome::NotApplied)
+    }
+
+    fn at_barrier(&mut self, now: Time, view: &View, result: Result<Index, ReadRefused>) -> Step {
+        let reason = match result {
+            Ok(_) => {
+                self.stage = Stage::Over;
+                return Step::Read;
+            }
+            Err(ReadRefused::NotLeader { .. } | ReadRefused::Transferring { .. }) => {
+                return self.wait(now, view);
+            }
+            Err(ReadRefused::Busy) => Reason::Busy,
+            Err(ReadRefused::Deadline) => Reason::Deadline,
+            Err(ReadRefused::Stopped) => Reason::ShuttingDown,
+        };
+        self.fail(reason, Outcome::NotApplied)
     }
 
     fn forwarded(&mut self, now: Time, view: &View, result: Forwarded) -> Step {

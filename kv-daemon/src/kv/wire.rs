@@ -44,6 +44,13 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    /// All that is left, shared with the buffer.
+    pub fn rest(&mut self) -> Bytes {
+        let rest = self.bytes.slice(self.at..);
+        self.at = self.bytes.len();
+        rest
+    }
+
     /// That there is room for `count` items of at least `item_bytes` each: a count that lies is
     /// found before anything is allocated for it.
     pub fn room_for(&self, count: usize, item_bytes: usize, field: &str) -> Result<(), Malformed> {
