@@ -112,6 +112,29 @@ fn sets_that_do_not_agree_are_shown_with_the_flag_that_mends_them() {
     cluster.put(0, "/kv/color", b"blue");
 }
 
+/// What can be said before anything is tried is said in one sentence, and the program ends.
+#[test]
+fn flags_that_cannot_work_are_explained_at_once() {
+    let area = Area::new();
+    let rows = [
+        (&["--host", "0.0.0.0"][..], "--advertise"),
+        (&["--peers", "192.0.2.1:8001"], "--host"),
+        (&["--peers", "localhost"], "localhost:8002"),
+        (&["--heartbeat", "2s"], "--election-timeout"),
+        (&["--segment-bytes", "lots"], "64MiB"),
+        (&["--no-such-flag"], "--no-such-flag"),
+    ];
+    for (i, (flags, part)) in rows.into_iter().enumerate() {
+        let mut setup = Setup::new(area.root(), &format!("node{i}"), area.port());
+        setup.flags = flags.iter().map(|flag| flag.to_string()).collect();
+        let (exit, daemon) = setup.run();
+        let said = daemon.stderr();
+        assert_eq!(exit, Exit::Code(2), "{flags:?}: {said}");
+        assert!(said.contains(part), "{flags:?}: {part:?} is not in: {said}");
+        assert!(!setup.data.exists(), "{flags:?}: nothing was made");
+    }
+}
+
 #[test]
 fn two_nodes_of_one_name_do_not_form() {
     let area = Area::new();

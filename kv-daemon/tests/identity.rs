@@ -143,6 +143,25 @@ fn a_member_at_another_address_does_not_start() {
     refuses(&moved, 2, &[&old, &moved.address()]);
 }
 
+/// The format stands at byte 8 of META, the CRC of all before it at the end: in every version.
+#[test]
+fn a_directory_of_a_later_version_is_refused_and_left_alone() {
+    let area = Area::new();
+    let mut daemon = alone(&area, "node1");
+    daemon.terminate();
+    let setup = daemon.setup();
+    let file = setup.data.join("META");
+    let mut meta = fs::read(&file).expect("every directory has one");
+    meta[8..12].copy_from_slice(&77_u32.to_le_bytes());
+    let end = meta.len() - 4;
+    let crc = crc32fast::hash(&meta[..end]);
+    meta[end..].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&file, meta).expect("it can be written");
+    let before = contents(&setup.data);
+    refuses(setup, 14, &["META", "77"]);
+    assert_eq!(before, contents(&setup.data), "nothing was changed");
+}
+
 /// Two clusters that once had the same addresses: a node of the one finds nodes of the other where
 /// its peers were. Nothing changes on either side, and everyone can read why.
 #[test]

@@ -8,14 +8,18 @@ mod harness;
 use harness::cluster::Cluster;
 use harness::count;
 use harness::load::Load;
+use harness::random::Random;
 
 /// pitfall 32. `ROUNDS=50 cargo test --release -p kv-daemon --test kill_all -- --nocapture`.
 #[test]
 fn pitfall_32_killing_all_nodes_at_once_loses_nothing() {
     let mut cluster = Cluster::start(3, &[]);
     let load = Load::start(&cluster.ports());
+    let mut random = Random::new(1);
     for round in 1..=count("ROUNDS", 2) {
-        load.wait_acknowledged();
+        for _ in 0..1 + random.below(20) {
+            load.wait_acknowledged();
+        }
         cluster.kill_all();
         cluster.start_all();
         let leader = cluster.wait_leader();
@@ -33,8 +37,9 @@ fn pitfall_44_killing_all_nodes_amid_snapshots_loses_nothing() {
         ["--snapshot-entries", "200", "--snapshot-bytes", "64KiB", "--segment-bytes", "64KiB"];
     let mut cluster = Cluster::start(3, &flags);
     let load = Load::start(&cluster.ports());
+    let mut random = Random::new(2);
     for round in 1..=count("ROUNDS", 2) {
-        for _ in 0..20 {
+        for _ in 0..20 + random.below(20) {
             load.wait_acknowledged();
         }
         cluster.kill_all();

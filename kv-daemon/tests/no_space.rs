@@ -8,7 +8,8 @@
 
 mod harness;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use harness::area::Area;
@@ -62,14 +63,9 @@ fn a_full_disk_refuses_writes_and_serves_reads_until_there_is_room() {
     // Something else fills the disk, seen through the node's own view of it.
     let seen = format!("/proc/{}/root{}", daemon.id(), setup.data.display());
     let filler = format!("{seen}/filler");
-    let mut bytes = 24 << 20;
-    while 4096 <= bytes {
-        let mut all = fs::read(&filler).unwrap_or_default();
-        all.resize(all.len() + bytes, 1);
-        if fs::write(&filler, &all).is_err() {
-            bytes /= 2;
-        }
-    }
+    let mut file = File::create(&filler).expect("the node's own view of its disk");
+    while file.write_all(&[1; 4096]).is_ok() {}
+    drop(file);
     let value = vec![b'x'; 64 << 10];
     let refused = wait_for("writes are refused", || {
         let response = put("fill", &value);

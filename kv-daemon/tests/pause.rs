@@ -93,6 +93,34 @@ fn a_follower_that_was_frozen_disturbs_nobody_and_catches_up() {
     load.check();
 }
 
+/// With both followers frozen the leader still believes that it leads. It must neither acknowledge a
+/// write that only its own disk holds, nor read what others may have replaced.
+#[test]
+fn a_leader_without_a_majority_acknowledges_nothing_and_reads_nothing() {
+    // A timeout that keeps it in office for the whole of the test.
+    let mut cluster = Cluster::start(3, &["--election-timeout", "2s"]);
+    let leader = cluster.wait_leader();
+    let followers = cluster.others(leader);
+    cluster.put(leader, "/kv/color", b"blue");
+    for follower in &followers {
+        cluster.pause(*follower);
+    }
+    let read = cluster.call(leader, &Request::get("/kv/color?timeout=500ms"));
+    assert!(matches!(read.status, 503 | 504), "{} {}", read.status, read.text());
+    let write = cluster.call(leader, &Request::put("/kv/color?timeout=500ms", b"red"));
+    assert!(matches!(write.status, 503 | 504), "{} {}", write.status, write.text());
+    assert_eq!(write.json()["outcome"], "unknown", "it is in the log: {}", write.text());
+
+    cluster.kill(leader);
+    for follower in &followers {
+        cluster.resume(*follower);
+    }
+    cluster.wait_leader();
+    let color = cluster.get(followers[0], "/kv/color");
+    assert!(matches!(color.as_slice(), b"blue" | b"red"), "{color:?}");
+    assert_eq!(cluster.get(followers[1], "/kv/color"), color, "it is one of them for good");
+}
+
 /// All clocks stop at once and go on at once: the cluster serves again, with nothing lost.
 #[test]
 fn a_cluster_that_was_frozen_as_a_whole_goes_on() {
