@@ -3,13 +3,13 @@
 //! they ask for.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use raft_core::consensus::event::RoleName;
 use raft_core::node::{Handle, NodeEvent, NodeStatus};
-use raft_core::types::{ClusterId, Index, NodeId};
+use raft_core::types::{ClusterId, Index, NodeId, Time};
 use tokio::sync::watch;
 
 use crate::config::HttpLimits;
@@ -68,6 +68,8 @@ pub struct Serving {
     pub store: SharedStore,
     /// The way to the others.
     pub peers: Peers,
+    /// When the leader was last heard (0: never), kept while the core knows none.
+    heard: AtomicU64,
     /// The commit index of the last seconds, oldest first.
     commits: Mutex<VecDeque<(Instant, Index)>>,
 }
@@ -236,7 +238,7 @@ impl Daemon {
         let mut input = Input::Begin;
         loop {
             let news = self.leadership.subscribe();
-            let view = self.view(&handle.status());
+            let view = self.view(serving, &handle.status());
             input = match call.step(handle.now(), &view, input) {
                 Step::Answer(result) => return result,
                 Step::Read => return Ok(call.read(&serving.store)),
@@ -292,7 +294,7 @@ impl Daemon {
         }
     }
 
-    fn view(&self, status: &NodeStatus) -> View {
+    fn view(&self, serving: &Serving, status: &NodeStatus) -> View {
         let phase = if self.is_stopping() || status.stopped || status.failed.is_some() {
             Phase::Stopping
         } else if status.restoring {
@@ -300,7 +302,8 @@ impl Daemon {
         } else {
             Phase::Serving
         };
-        View { me: self.node_id, leader: status.leader(), contact: status.core.contact, phase }
+        let contact = serving.contact(status);
+        View { me: self.node_id, leader: status.leader(), contact, phase }
     }
 }
 
@@ -312,7 +315,17 @@ impl Serving {
         store: SharedStore,
         peers: Peers,
     ) -> Serving {
-        Serving { cluster, handle, store, peers, commits: Mutex::new(VecDeque::new()) }
+        let (heard, commits) = (AtomicU64::new(0), Mutex::default());
+        Serving { cluster, handle, store, peers, heard, commits }
+    }
+
+    /// When a leader was last heard (by a leader: a quorum), also one that is lost by now.
+    pub fn contact(&self, status: &NodeStatus) -> Option<Time> {
+        if let Some(contact) = status.core.contact {
+            self.heard.fetch_max(contact.0, Ordering::Relaxed);
+        }
+        let heard = self.heard.load(Ordering::Relaxed);
+        (0 < heard).then_some(Time(heard))
     }
 }
 
@@ -383,7 +396,9 @@ async fn sample_commits(daemon: Arc<Daemon>) {
     while !daemon.is_stopping() {
         tick.tick().await;
         let Some(serving) = daemon.serving() else { return };
-        let committed = serving.handle.status().core.committed;
+        let status = serving.handle.status();
+        serving.contact(&status);
+        let committed = status.core.committed;
         let mut commits = serving.commits.lock().unwrap_or_else(PoisonError::into_inner);
         commits.push_back((Instant::now(), committed));
         // Four samples cover the second; one more is surely older than it.

@@ -142,8 +142,10 @@ fn no_leader(serving: &Serving, status: &NodeStatus) -> String {
             Some(format!("{} ({}): {why}", member.name, member.address))
         })
         .collect();
-    let since = match status.since_contact(serving.handle.now()) {
-        Some(since) => format!("no leader for {} s", since.as_secs()),
+    let since = match serving.contact(status) {
+        Some(contact) => {
+            format!("no leader for {} s", serving.handle.now().since(contact).as_secs())
+        }
         None => "no leader yet".to_owned(),
     };
     if down.is_empty() { since } else { format!("{since}; {}", down.join("; ")) }

@@ -257,12 +257,12 @@ fn seen(daemon: &Daemon, headers: &mut HeaderMap, level: ReadLevel, revision: u6
         ReadLevel::Stale { .. } => "stale",
     };
     headers.insert(CONSISTENCY, HeaderValue::from_static(name));
-    if let (ReadLevel::Stale { .. }, Some(serving)) = (level, daemon.serving()) {
-        let contact = serving.handle.status().since_contact(serving.handle.now());
-        if let Some(contact) = contact {
-            let millis = u64::try_from(contact.as_millis()).unwrap_or(u64::MAX);
-            headers.insert(LAST_CONTACT, HeaderValue::from(millis));
-        }
+    if let (ReadLevel::Stale { .. }, Some(serving)) = (level, daemon.serving())
+        && let Some(contact) = serving.contact(&serving.handle.status())
+    {
+        let ago = serving.handle.now().since(contact);
+        let millis = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(LAST_CONTACT, HeaderValue::from(millis));
     }
 }
 

@@ -132,8 +132,11 @@ pub fn key(raw: &str) -> Result<Bytes, KeyFault> {
 /// rest by name, so that a misspelt condition is never ignored.
 #[derive(Debug, Default)]
 pub struct Params<'a> {
-    left: Vec<(Cow<'a, [u8]>, Cow<'a, [u8]>)>,
+    left: Vec<Param<'a>>,
 }
+
+/// A name and its value, decoded.
+type Param<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 impl<'a> Params<'a> {
     /// Splits and decodes a query, as forms do: `+` is a space, `%2B` is a plus.
@@ -141,7 +144,7 @@ impl<'a> Params<'a> {
     /// # Errors
     /// A sentence about the first fault: a broken escape, or a name that stands there twice.
     pub fn parse(query: &'a str) -> Result<Params<'a>, String> {
-        let mut left: Vec<(Cow<'a, [u8]>, Cow<'a, [u8]>)> = Vec::new();
+        let mut left: Vec<Param<'a>> = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = |text: &'a str| {

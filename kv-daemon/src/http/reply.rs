@@ -232,7 +232,7 @@ impl From<Failure> for Box<Problem> {
                 "this node's state is older than max_stale allows",
                 match last_contact {
                     Some(ago) => format!("The leader was last heard {} ms ago.", ago.as_millis()),
-                    None => "This node has not heard a leader since it started.".to_owned(),
+                    None => "This node has not been in touch with a leader yet.".to_owned(),
                 },
                 Some(SOON),
             ),

@@ -2,7 +2,6 @@
 //! our own because warp answers 405 without `Allow` and does not take HEAD for GET; so the rules
 //! about methods, the common headers and the counting are in one place.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -65,13 +64,6 @@ pub fn client(
                 answer(&daemon, &method, path.as_str(), &query, &headers, body).await
             },
         )
-}
-
-/// What was rejected before it came to us (by the peers' endpoints) is told as every problem is.
-pub async fn rejected(daemon: Arc<Daemon>, rejection: Rejection) -> Result<Response, Infallible> {
-    log::debug!("rejected: {rejection:?}");
-    let problem = Problem::invalid("The request could not be read.");
-    Ok(finish(&daemon, problem.into_response(&daemon.teller(), false)))
 }
 
 /// One request, from its parts to its response.

@@ -104,3 +104,23 @@ impl StateMachine for SharedStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// One bug ends one thread, not everyone who reads after it.
+    #[test]
+    fn a_panic_of_the_applier_does_not_spread_to_readers() {
+        let store = SharedStore::new();
+        let applier = store.clone();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = applier.store.write();
+            panic!("a bug in apply");
+        }));
+        assert!(panicked.is_err() && store.store.is_poisoned());
+        assert_eq!((store.get(b"k"), store.revision()), ((None, 0), 0));
+    }
+}

@@ -594,7 +594,7 @@ proptest! {
     fn a_write_is_honest_in_every_story(
         hops in 0..5u8,
         chapters in prop::collection::vec(
-            (any::<prop::sample::Index>(), 0..4u64, 0..400u64), 200..201,
+            (any::<prop::sample::Index>(), 0..4u64, 0..400u64), 60..61,
         ),
     ) {
         let mut call = Call::new(put("k", "v"), ms(5000), hops, Limits::default());

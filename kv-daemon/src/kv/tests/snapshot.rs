@@ -166,9 +166,19 @@ fn pieces_belong_between_beginning_and_end() {
     store.restore(Restore::End).expect_err("an end before the beginning");
 }
 
-/// A restored record holds its value and nothing else.
+/// A restored record holds its value and nothing else: no piece, and no spare room.
 #[test]
-fn restored_values_do_not_hold_on_to_the_piece() {
+fn restored_values_own_exactly_their_bytes() {
+    let sizes = [3, PIECE_BYTES_MAX + 1, 2 * PIECE_BYTES_MAX + 12_345];
+    for size in sizes {
+        let pieces = pieces(store_of(&[put("k", &"v".repeat(size))]).snapshot());
+        let mut store = SharedStore::new();
+        restore(&mut store, &pieces).unwrap();
+        let value = store.get(b"k").0.unwrap().value;
+        drop(store);
+        let owned = value.try_into_mut().expect("nobody else holds it");
+        assert_eq!((owned.len(), owned.capacity()), (size, size));
+    }
     let piece = pieces(store_of(&[put("a", "xy"), put("b", "z")]).snapshot()).remove(0);
     let mut store = SharedStore::new();
     restore(&mut store, std::slice::from_ref(&piece)).unwrap();
