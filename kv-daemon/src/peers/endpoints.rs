@@ -221,9 +221,16 @@ impl Shared {
                 ours.node_id, ours.cluster
             )));
         }
+        if from == Some(ours.node_id) {
+            return Err(Refused::conflict(format!(
+                "the sender says it is {}, which is this node: two nodes run on copies of one data \
+                 directory",
+                ours.node_id
+            )));
+        }
         if let (Some(from), Some(core)) = (from, self.core.get()) {
             let membership = core.membership();
-            if !membership.contains(from) || from == ours.node_id {
+            if !membership.contains(from) {
                 return Err(Refused::conflict(format!(
                     "the sender {from} is no member of cluster {} as node {} knows it ({membership})",
                     ours.cluster, ours.node_id
@@ -272,9 +279,6 @@ impl Shared {
         let bytes = whole(body, SINGLE_BYTES_MAX).await?;
         let question = json::question(kind, self.config.node_id, &bytes);
         let message = question.map_err(Refused::malformed)?;
-        if message.from == self.config.node_id {
-            return Err(Refused::malformed("\"from\" is this node itself"));
-        }
         self.admit_message(kind, self.config.cluster, &message)?;
         let answer = self.ask_core(message).await?;
         match answer.as_ref().and_then(json::reply) {
@@ -471,7 +475,6 @@ impl Shared {
             answer(answers, id, encode_result(&busy));
             return Ok(true);
         };
-        // From here on the time is ours; one hop more has been made.
         let call = service.call(request, incoming.time_left, incoming.hops);
         let answers = answers.clone();
         self.runtime.spawn(async move {

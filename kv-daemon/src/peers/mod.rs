@@ -6,14 +6,14 @@
 //!
 //! | connection | carries | how |
 //! |---|---|---|
-//! | control | votes, pre-votes, heartbeats, timeout-now, read-index | `POST /raft/<kind>`, one after the other ([`control`]) |
-//! | log | appends | one endless `POST /raft/append-entries` ([`stream`]) |
+//! | control | votes, pre-votes, heartbeats, timeout-now, read-index | `POST /raft/<kind>`, one after the other (`control.rs`) |
+//! | log | appends | one endless `POST /raft/append-entries` (`stream.rs`) |
 //! | bulk | snapshots | one endless `POST /raft/install-snapshot` |
-//! | propose | forwarded writes, those above 64 KiB on a connection of their own | one endless `POST /raft/propose` each ([`propose`]) |
+//! | propose | forwarded writes, those above 64 KiB on a connection of their own | one endless `POST /raft/propose` each (`propose.rs`) |
 //!
 //! HTTP/1.1 carries one exchange at a time on a connection, which is why what must not wait for
 //! each other does not share one. An answer of the core goes the other way: to the response that
-//! was held open for its request ([`waiting`], [`endpoints`]).
+//! was held open for its request (`waiting.rs`, `endpoints.rs`).
 //!
 //! Nothing here decides anything of Raft. Messages may get lost here (a full queue, a broken
 //! connection), and the core stands that; a forwarded write that may have left is never sent again.
