@@ -188,7 +188,7 @@ impl Daemon {
         }
     }
 
-    /// Nothing new is begun from now on.
+    /// No request is let in from now on; those that were go on as long as the node does.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
@@ -285,7 +285,11 @@ impl Daemon {
         at_most: Duration,
     ) {
         let end = tokio::time::Instant::now() + at_most;
-        while serving.handle.status().leader() == known && !self.is_stopping() {
+        loop {
+            let status = serving.handle.status();
+            if status.leader() != known || status.stopped {
+                return;
+            }
             let look = end.min(tokio::time::Instant::now() + LOOK_AGAIN);
             let changed = tokio::time::timeout_at(look, news.changed()).await;
             if end <= tokio::time::Instant::now() || matches!(changed, Ok(Err(_))) {
@@ -295,7 +299,9 @@ impl Daemon {
     }
 
     fn view(&self, serving: &Serving, status: &NodeStatus) -> View {
-        let phase = if self.is_stopping() || status.stopped || status.failed.is_some() {
+        // A node that is asked to stop hands over first: what it let in before is then the business
+        // of the next leader, and goes on until the node itself has stopped.
+        let phase = if status.stopped || status.failed.is_some() {
             Phase::Stopping
         } else if status.restoring {
             Phase::Restoring

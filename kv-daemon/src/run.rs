@@ -23,7 +23,7 @@ use crate::daemon::{Daemon, Serving};
 use crate::form::{Forming, Identity, formation_of, start::check_restart};
 use crate::http::accept::{Accepting, listen};
 use crate::http::routes;
-use crate::kv::request::{Answer, Failure, Request};
+use crate::kv::request::{Answer, Failure, Outcome, Reason, Request};
 use crate::kv::shared::SharedStore;
 use crate::peers::{self, Endpoints, Peers, PeersConfig, Service};
 
@@ -321,6 +321,10 @@ impl Service for Forwarded {
         hops: u8,
     ) -> Pin<Box<dyn Future<Output = Result<Answer, Failure>> + Send>> {
         let daemon = Arc::clone(&self.0);
+        if daemon.is_stopping() {
+            let outcome = Some(Outcome::NotApplied);
+            return Box::pin(async move { Err(Failure { reason: Reason::ShuttingDown, outcome }) });
+        }
         Box::pin(async move { daemon.ask(request, Instant::now() + time_left, hops).await })
     }
 }

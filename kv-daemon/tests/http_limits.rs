@@ -68,8 +68,11 @@ fn a_client_too_many_is_told_503_and_when_to_return() {
 fn large_bodies_share_a_budget() {
     let node = OneNode::start_with("", |config| config.http.bodies_bytes_max = 1 << 20);
     let mut first = node.client();
-    let head = "PUT /kv/a HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n";
+    let head = "PUT /kv/a HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\
+                expect: 100-continue\r\n\r\n";
     first.send(head.as_bytes()).unwrap();
+    // It is asked for its body once it has its share.
+    assert_eq!(first.reply(true).unwrap().status, 100);
     let second = |expected: u16| {
         let mut client = node.client();
         let head = "PUT /kv/b HTTP/1.1\r\nhost: test\r\ncontent-length: 500000\r\n\r\n";
@@ -80,7 +83,7 @@ fn large_bodies_share_a_budget() {
             reply.status == expected
         })
     };
-    wait_until("the second upload is told to come back", || second(429));
+    assert!(second(429), "the second upload is told to come back");
     first.send(&[0; 1_000_000]).unwrap();
     assert_eq!(first.reply(false).unwrap().status, 201);
     wait_until("the budget is free again", || second(201) || second(200));

@@ -15,7 +15,7 @@ use super::path::{self, Params, Route};
 use super::reply::{self, Problem, Response};
 use super::{keys, operate};
 use crate::daemon::Daemon;
-use crate::kv::request::Outcome;
+use crate::kv::request::{Failure, Outcome, Reason};
 use crate::units::parse_duration;
 
 /// The time a request has when it does not say.
@@ -115,6 +115,10 @@ where
     let begun = Instant::now();
     if route == Route::Unknown {
         return Err(Problem::no_route(path));
+    }
+    // Only here, by its head: a request that was let in before is carried to its end.
+    if matches!(route, Route::Key | Route::List) && daemon.is_stopping() {
+        return Err(Failure { reason: Reason::ShuttingDown, outcome: None }.into());
     }
     if *method == Method::OPTIONS {
         let mut response = reply::empty(StatusCode::NO_CONTENT);
