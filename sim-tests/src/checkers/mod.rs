@@ -15,4 +15,6 @@
 //! sees lists and reads that may be stale. Nothing here reads a clock or a random source, and
 //! nothing here uses the store's own code.
 
+pub mod brute;
 pub mod history;
+pub mod wgl;
