@@ -49,6 +49,12 @@ pub fn check(history: &History, steps_max: u64) -> Result<Effort, Objection> {
     Ok(effort)
 }
 
+/// What [`check`] searches, group by group: for those who want to hold another search against it.
+pub fn searches(history: &History) -> Result<Vec<(Keys, Vec<Call<Op>>)>, Objection> {
+    let search = |group: &Group<'_>| Ok((Keys { count: group.keys.len() }, group.calls()?));
+    groups(history).iter().map(search).collect()
+}
+
 /// Keys that operations connect, and those operations, in the order they began.
 struct Group<'a> {
     /// The number of each key.
@@ -133,15 +139,17 @@ impl Group<'_> {
         let sightings = Sightings::of(self);
         let call = |operation: &&Operation| {
             let op = self.op(operation, &sightings)?;
-            let answer = operation.answered().map(|(answer, _)| answer);
-            Ok(Call {
-                op,
-                begin: operation.begin.order,
-                // A write that was answered by nothing certain may take effect at any later time.
-                end: answer.and(operation.end).map(|end| end.order),
-                // Revisions never go back, so this is the order to try first.
-                hint: answer.map_or(u64::MAX, revision_of),
-            })
+            let begin = operation.begin.order;
+            let (end, hint) = match operation.answered() {
+                // Revisions never go back, so theirs is the order to try.
+                Some((answer, _)) => (operation.end.map(|end| end.order), revision_of(answer)),
+                // What a read saw took effect before that read ended.
+                None => match sightings.of_write(operation) {
+                    Some(seen) => (Some(seen.end), seen.revision),
+                    None => (None, usefulness(&op)),
+                },
+            };
+            Ok(Call { op, begin, end, hint })
         };
         self.operations.iter().map(call).collect()
     }
@@ -153,13 +161,13 @@ impl Group<'_> {
                 let Some(Answer::Got { record, revision }) = answer else {
                     return Err(unfit(operation));
                 };
-                let key = self.keys[key];
                 let saw = record.as_ref().map(|record| sightings.saw(key, record));
-                return Ok(Op::Get { key, saw, revision: *revision });
+                return Ok(Op::Get { key: self.keys[key], saw, revision: *revision });
             }
             Request::Put { key, value, condition } => {
+                let value = sightings.number(key, value);
                 let key = self.keys[key];
-                (key, condition, Change::Put { key, value: sightings.number(key, value) })
+                (key, condition, Change::Put { key, value })
             }
             Request::Delete { key, condition } => {
                 let key = self.keys[key];
@@ -179,10 +187,10 @@ impl Group<'_> {
             (_, Some(&Answer::ConditionFailed { current, revision })) => {
                 Reply::ConditionFailed { current, revision, done: Vec::new() }
             }
-            (Request::Put { value, .. }, None) => {
-                Reply::Unknown { revision: sightings.revision(key, value) }
-            }
-            (_, None) => Reply::Unknown { revision: None },
+            (_, None) => match sightings.of_write(operation) {
+                Some(seen) => Reply::Seen { revision: seen.revision },
+                None => Reply::Unknown,
+            },
             (_, Some(_)) => return Err(unfit(operation)),
         };
         let compares = compares(key, condition);
@@ -191,62 +199,72 @@ impl Group<'_> {
 
     fn accept(&self, verdict: &Verdict) -> Result<(), Objection> {
         let key = self.keys.keys().next().map(|key| format!("{key:?}")).unwrap_or_default();
-        let (what, operations) = match verdict {
+        let (fault, order, stuck) = match verdict {
             Verdict::Linearizable { .. } => return Ok(()),
-            Verdict::TooHard { steps } => (
-                format!("key {key}: too hard to tell in {steps} steps"),
-                self.operations.iter().map(|it| it.id).collect(),
-            ),
-            Verdict::NotLinearizable { order, stuck, .. } => (
-                format!(
-                    "key {key}: no order explains the answers; the longest explains {} of {} \
-                     operations, and none of these can come next",
-                    order.len(),
-                    self.operations.len(),
-                ),
-                stuck.iter().map(|&at| self.operations[at].id).collect(),
-            ),
+            Verdict::NotLinearizable { order, stuck, .. } => {
+                ("no order explains the answers".to_owned(), order, stuck)
+            }
+            Verdict::TooHard { order, stuck, steps } => {
+                (format!("too hard to tell in {steps} steps"), order, stuck)
+            }
         };
+        let what = format!(
+            "key {key}: {fault}; the longest row explains {} of {} operations, and after it none of \
+             these",
+            order.len(),
+            self.operations.len(),
+        );
+        let operations = stuck.iter().map(|&at| self.operations[at].id).collect();
         Err(Objection { checker: NAME, what, operations })
     }
 }
 
 /// What reads saw of the values of a group.
 struct Sightings<'a> {
-    /// The number of each value that was seen, and the revision it was seen with.
-    seen: BTreeMap<(usize, &'a Bytes), (Value, u64)>,
+    seen: BTreeMap<(&'a Bytes, &'a Bytes), Seen>,
     /// How many writes wrote it.
-    writers: BTreeMap<(usize, &'a Bytes), u32>,
+    writers: BTreeMap<(&'a Bytes, &'a Bytes), u32>,
+}
+
+/// A value that a read saw.
+#[derive(Clone, Copy)]
+struct Seen {
+    number: Value,
+    /// The revision it was seen with.
+    revision: u64,
+    /// When the first read that saw it ended.
+    end: u64,
 }
 
 impl<'a> Sightings<'a> {
     fn of(group: &Group<'a>) -> Sightings<'a> {
         let mut sightings = Sightings { seen: BTreeMap::new(), writers: BTreeMap::new() };
         for operation in &group.operations {
-            match &operation.request {
-                Request::Get { key, .. } => {
-                    if let Some((Answer::Got { record: Some(record), .. }, _)) =
-                        operation.answered()
-                    {
-                        let next = Value(sightings.seen.len() as u32 + 1);
-                        let at = (group.keys[key], &record.value);
-                        sightings.seen.entry(at).or_insert((next, record.mod_revision));
-                    }
+            match (&operation.request, operation.answered(), operation.end) {
+                (
+                    Request::Get { key, .. },
+                    Some((Answer::Got { record: Some(record), .. }, _)),
+                    Some(end),
+                ) => {
+                    let number = Value(sightings.seen.len() as u32 + 1);
+                    let now = Seen { number, revision: record.mod_revision, end: end.order };
+                    let seen = sightings.seen.entry((key, &record.value)).or_insert(now);
+                    seen.end = seen.end.min(end.order);
                 }
-                Request::Put { key, value, .. } => {
-                    *sightings.writers.entry((group.keys[key], value)).or_default() += 1;
+                (Request::Put { key, value, .. }, ..) => {
+                    *sightings.writers.entry((key, value)).or_default() += 1;
                 }
-                Request::Delete { .. } | Request::List { .. } => {}
+                _ => {}
             }
         }
         sightings
     }
 
-    fn number(&self, key: usize, value: &Bytes) -> Value {
-        self.seen.get(&(key, value)).map_or(Value::UNSEEN, |it| it.0)
+    fn number(&self, key: &Bytes, value: &Bytes) -> Value {
+        self.seen.get(&(key, value)).map_or(Value::UNSEEN, |seen| seen.number)
     }
 
-    fn saw(&self, key: usize, record: &Record) -> Saw {
+    fn saw(&self, key: &Bytes, record: &Record) -> Saw {
         Saw {
             value: self.number(key, &record.value),
             created: record.create_revision,
@@ -255,12 +273,30 @@ impl<'a> Sightings<'a> {
         }
     }
 
-    /// The revision the write of this value must have had if it took effect: known when it alone
-    /// wrote the value and a read saw it.
-    fn revision(&self, key: usize, value: &Bytes) -> Option<u64> {
+    /// How a read gave a write away that was not answered: it saw a value that this write alone
+    /// wrote, and did not end before the write began.
+    fn of_write(&self, operation: &Operation) -> Option<Seen> {
+        let Request::Put { key, value, .. } = &operation.request else {
+            return None;
+        };
+        let seen = self.seen.get(&(key, value))?;
         let is_alone = self.writers.get(&(key, value)) == Some(&1);
-        self.seen.get(&(key, value)).filter(|_| is_alone).map(|it| it.1)
+        (is_alone && operation.begin.order < seen.end).then_some(*seen)
     }
+}
+
+/// Of the writes that may stand for a change nobody explains, the ones that fit in few places are
+/// tried first: the others will still fit where these do not.
+fn usefulness(op: &Op) -> u64 {
+    let Op::Write { compares, .. } = op else {
+        return 0;
+    };
+    let of_test = |compare: &Compare| match compare.test {
+        Test::Among(_) => 0,
+        Test::Exists | Test::Absent => 1,
+        Test::NotAmong(_) => 2,
+    };
+    compares.iter().map(of_test).min().unwrap_or(3)
 }
 
 fn compares(key: usize, condition: &Condition) -> Vec<Compare> {

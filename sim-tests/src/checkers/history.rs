@@ -120,6 +120,15 @@ impl History {
         }
     }
 
+    /// The same history with another ending of one operation: to ask a checker what it thinks of a
+    /// lie.
+    #[must_use]
+    pub fn with_ending(&self, id: OperationId, ending: Ending) -> History {
+        let mut other = self.clone();
+        other.operations[id.0 as usize].ending = ending;
+        other
+    }
+
     /// A node's state machine applied the command at this index. Only the first node to reach an
     /// index counts: that the others apply the same is an invariant of its own.
     pub fn applied(&mut self, now: Time, index: Index, command: &Bytes) {

@@ -153,9 +153,11 @@ pub enum Reply {
         done: Vec<Done>,
     },
     /// Nothing: its outcome is unknown.
-    Unknown {
-        /// The revision it must have had if it took effect, where reads gave it away.
-        revision: Option<u64>,
+    Unknown,
+    /// Nothing, but a read gave it away: `then` was carried out.
+    Seen {
+        /// The revision the read saw it with.
+        revision: u64,
     },
 }
 
@@ -195,12 +197,16 @@ impl Model for Keys {
                     let after = |it: State| change(it, otherwise, Some(*revision), Some(done));
                     next.extend(states.into_iter().filter_map(after));
                 }
-                Reply::Unknown { revision } => {
+                Reply::Seen { revision } => {
                     let states = all_hold(state, compares);
-                    let after = |it: State| change(it, then, *revision, None);
+                    let after = |it: State| change(it, then, Some(*revision), None);
                     next.extend(states.into_iter().filter_map(after));
+                }
+                Reply::Unknown => {
+                    let states = all_hold(state, compares);
+                    next.extend(states.into_iter().filter_map(|it| change(it, then, None, None)));
                     let states = one_fails(state, compares, None);
-                    let after = |it: State| change(it, otherwise, *revision, None);
+                    let after = |it: State| change(it, otherwise, None, None);
                     next.extend(states.into_iter().filter_map(after));
                 }
             },
@@ -215,6 +221,19 @@ impl Model for Keys {
             }
             Op::Write { .. } => false,
         }
+    }
+
+    fn is_too_late(&self, state: &State, op: &Op) -> bool {
+        let (revision, changes_something) = match op {
+            Op::Get { revision, .. } => (*revision, false),
+            Op::Write { reply: Reply::Succeeded { revision, done }, .. }
+            | Op::Write { reply: Reply::ConditionFailed { revision, done, .. }, .. } => {
+                (*revision, done.iter().any(|done| *done != Done::Deleted(false)))
+            }
+            Op::Write { reply: Reply::Seen { revision }, .. } => (*revision, true),
+            Op::Write { reply: Reply::Unknown, .. } => return false,
+        };
+        revision < state.revision_min || (revision == state.revision_min && changes_something)
     }
 }
 

@@ -12,6 +12,9 @@
 //! - a call without an end is tried only when no ended one helps, and never when it changes nothing;
 //! - of equal calls without an end only the one begun first is tried: any row that uses another one
 //!   can be relabelled;
+//! - where a row was given up, one with the same ended calls and the same state is given up as well
+//!   if it used up all the calls without an end that the other did: it has fewer left to go on with;
+//! - a row is given up as soon as a call that has begun is too late ([`Model::is_too_late`]);
 //! - an ended read that is possible and rules nothing out is taken at once and for good: a row that
 //!   has it later stays a row when it is moved here;
 //! - ended calls are tried in the order of [`Call::hint`].
@@ -19,7 +22,7 @@
 //! The search gives up after a number of steps, never after a time, so its verdict depends on the
 //! history alone. Giving up is not a pass: see [`Verdict::is_linearizable`].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// How a thing behaves when asked one operation at a time.
 pub trait Model {
@@ -38,6 +41,12 @@ pub trait Model {
 
     /// Whether the operation changes nothing, whatever the state. It may rule states out.
     fn only_reads(&self, op: &Self::Op) -> bool;
+
+    /// Whether the operation cannot have got its answer in this state nor in any that may follow.
+    /// Lets the search give up early; false is always right.
+    fn is_too_late(&self, _state: &Self::State, _op: &Self::Op) -> bool {
+        false
+    }
 }
 
 /// One operation of a history.
@@ -76,7 +85,11 @@ pub enum Verdict {
     },
     /// Too hard to tell within the steps allowed.
     TooHard {
-        /// How many were allowed.
+        /// The longest row that led nowhere.
+        order: Vec<usize>,
+        /// The ended calls that could come next, and did not.
+        stuck: Vec<usize>,
+        /// How many steps it took.
         steps: u64,
     },
 }
@@ -92,7 +105,7 @@ impl Verdict {
         match self {
             Verdict::Linearizable { steps, .. }
             | Verdict::NotLinearizable { steps, .. }
-            | Verdict::TooHard { steps } => *steps,
+            | Verdict::TooHard { steps, .. } => *steps,
         }
     }
 }
@@ -111,13 +124,13 @@ struct Search<'a, M: Model> {
     /// The calls without an end: equal ones together, each group in order of begin.
     groups: Vec<Vec<usize>>,
     /// How many of each group are in the row.
-    used: Vec<usize>,
+    used: Vec<u32>,
     /// The row, and at its end the place to fill next.
     places: Vec<Place<M::State>>,
-    /// Names the set of calls in the row.
+    /// Names the set of ended calls in the row.
     set: u128,
-    /// Where the search has been.
-    seen: BTreeSet<(u128, M::State)>,
+    /// Where the search has been: the ended calls and the state, and what was used of each group.
+    seen: BTreeMap<(u128, M::State), Vec<Vec<u32>>>,
     steps: u64,
     /// The longest row that led nowhere.
     deepest: Vec<usize>,
@@ -155,7 +168,7 @@ impl<'a, M: Model> Search<'a, M> {
             groups,
             places: Vec::new(),
             set: 0,
-            seen: BTreeSet::new(),
+            seen: BTreeMap::new(),
             steps: 0,
             deepest: Vec::new(),
             stuck: Vec::new(),
@@ -167,7 +180,9 @@ impl<'a, M: Model> Search<'a, M> {
     fn run(mut self, steps_max: u64) -> Verdict {
         while !self.waiting.is_empty() {
             if steps_max <= self.steps {
-                return Verdict::TooHard { steps: self.steps };
+                self.remember_if_deepest();
+                let Search { deepest: order, stuck, steps, .. } = self;
+                return Verdict::TooHard { order, stuck, steps };
             }
             if let Some(next) = self.fill_place() {
                 self.open_place(next);
@@ -187,18 +202,24 @@ impl<'a, M: Model> Search<'a, M> {
 
     /// Adds a place after the row, with all calls that may fill it.
     fn open_place(&mut self, state: M::State) {
+        let hint = |it: &Candidate| std::cmp::Reverse(self.calls[it.call].hint);
         let mut candidates = Vec::new();
         let horizon = self.waiting.first_end();
         for (group, calls) in self.groups.iter().enumerate().rev() {
-            if let Some(&call) = calls.get(self.used[group])
-                && horizon.is_some_and(|horizon| self.calls[call].begin < horizon)
+            if let Some(&call) = calls.get(self.used[group] as usize)
+                && horizon.is_some_and(|horizon| self.calls[call].begin <= horizon)
             {
                 candidates.push(Candidate { call, group: Some(group) });
             }
         }
+        candidates.sort_by_key(hint);
         let endless = candidates.len();
         candidates.extend(self.waiting.possible().map(|call| Candidate { call, group: None }));
-        candidates[endless..].sort_by_key(|it| std::cmp::Reverse(self.calls[it.call].hint));
+        candidates[endless..].sort_by_key(hint);
+        let is_too_late = |it: &Candidate| self.model.is_too_late(&state, &self.calls[it.call].op);
+        if candidates[endless..].iter().any(is_too_late) {
+            candidates.clear();
+        }
         self.places.push(Place { state, candidates, trying: None, next: Vec::new() });
     }
 
@@ -208,14 +229,25 @@ impl<'a, M: Model> Search<'a, M> {
         let place = self.places.last_mut().expect("there is a place to fill");
         loop {
             if let (Some(candidate), Some(next)) = (place.trying, place.next.pop()) {
-                let set = self.set ^ name_of(candidate.call);
-                if !self.seen.insert((set, next.clone())) {
+                let set = match candidate.group {
+                    Some(group) => {
+                        self.used[group] += 1;
+                        self.set
+                    }
+                    None => self.set ^ name_of(candidate.call),
+                };
+                let been = self.seen.entry((set, next.clone())).or_default();
+                let has_more = |used: &Vec<u32>| used.iter().zip(&self.used).all(|(a, b)| a <= b);
+                if been.iter().any(has_more) {
+                    if let Some(group) = candidate.group {
+                        self.used[group] -= 1;
+                    }
                     continue;
                 }
+                been.push(self.used.clone());
                 self.set = set;
-                match candidate.group {
-                    Some(group) => self.used[group] += 1,
-                    None => self.waiting.remove(candidate.call),
+                if candidate.group.is_none() {
+                    self.waiting.remove(candidate.call);
                 }
                 return Some(next);
             }
@@ -239,10 +271,12 @@ impl<'a, M: Model> Search<'a, M> {
     fn take_back(&mut self) {
         let place = self.places.last().expect("the row is not empty");
         let candidate = place.trying.expect("a place before another one is filled");
-        self.set ^= name_of(candidate.call);
         match candidate.group {
             Some(group) => self.used[group] -= 1,
-            None => self.waiting.put_back(candidate.call),
+            None => {
+                self.set ^= name_of(candidate.call);
+                self.waiting.put_back(candidate.call);
+            }
         }
     }
 

@@ -104,11 +104,11 @@ struct Claims<'a> {
     answered: BTreeMap<Index, &'a Operation>,
     /// The writes of unknown outcome with the same command, in the order they began. Which of them an
     /// entry is of cannot be told and does not matter: the one begun first is taken.
-    unknown: BTreeMap<Wish<'a>, VecDeque<&'a Operation>>,
+    unknown: BTreeMap<Wish, VecDeque<&'a Operation>>,
 }
 
 /// What a write wants, by content: key, value (a delete has none), and condition.
-type Wish<'a> = (&'a [u8], Option<&'a [u8]>, Vec<Test>);
+type Wish = (Bytes, Option<Bytes>, Vec<Test>);
 
 /// A compare, in a form of its own: neither the request's nor the command's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,7 +157,7 @@ impl<'a> Claims<'a> {
                 let what = format!("was answered to this operation, but holds {command:?}");
                 return no_operation(what, vec![other.id]);
             }
-            None => match self.take_unknown(&wish) {
+            None => match self.unknown.get_mut(&wish).and_then(VecDeque::pop_front) {
                 Some(owner) => owner,
                 None => {
                     // Who asked for it helps to see what went wrong: refused, or done twice?
@@ -174,11 +174,6 @@ impl<'a> Claims<'a> {
         Ok(owner)
     }
 
-    fn take_unknown(&mut self, wish: &Wish<'_>) -> Option<&'a Operation> {
-        let (_, waiting) = self.unknown.iter_mut().find(|(other, _)| *other == wish)?;
-        waiting.pop_front()
-    }
-
     /// Whether every answered write was found in the log.
     fn all_found(&self) -> Result<(), Objection> {
         match self.answered.first_key_value() {
@@ -191,21 +186,23 @@ impl<'a> Claims<'a> {
     }
 }
 
-fn wish_of(request: &Request) -> Option<Wish<'_>> {
+fn wish_of(request: &Request) -> Option<Wish> {
     match request {
-        Request::Put { key, value, condition } => Some((key, Some(value), tests(condition))),
-        Request::Delete { key, condition } => Some((key, None, tests(condition))),
+        Request::Put { key, value, condition } => {
+            Some((key.clone(), Some(value.clone()), tests(condition)))
+        }
+        Request::Delete { key, condition } => Some((key.clone(), None, tests(condition))),
         Request::Get { .. } | Request::List { .. } => None,
     }
 }
 
 /// What a command of the log wants, if it is one that a single write makes.
-fn wish_in(command: &Command) -> Option<Wish<'_>> {
+fn wish_in(command: &Command) -> Option<Wish> {
     let ([operation], []) = (&command.then[..], &command.otherwise[..]) else {
         return None;
     };
     let (key, value) = match operation {
-        command::Operation::Put { key, value } => (key, Some(&value[..])),
+        command::Operation::Put { key, value } => (key, Some(value.clone())),
         command::Operation::Delete { key } => (key, None),
     };
     let test = |compare: &command::Compare| {
@@ -217,7 +214,7 @@ fn wish_in(command: &Command) -> Option<Wish<'_>> {
         })
     };
     let tests: Option<Vec<Test>> = command.compares.iter().map(test).collect();
-    Some((key, value, tests?))
+    Some((key.clone(), value, tests?))
 }
 
 fn tests(condition: &Condition) -> Vec<Test> {
