@@ -3,6 +3,8 @@
 //! The recordings are no part of the project. They are looked for beside the workspace, in
 //! `../shared/histories`; without them this test says that it skips.
 
+#![expect(clippy::print_stdout, reason = "a test that skips says so")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

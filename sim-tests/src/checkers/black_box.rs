@@ -34,15 +34,24 @@ pub struct Effort {
     pub steps: u64,
 }
 
+/// What is asked of the search: can these calls be put in a row?
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// The model of the group of keys.
+    pub keys: Keys,
+    /// The group's operations, in the order they began.
+    pub calls: Vec<Call<Op>>,
+}
+
 /// Looks for an order of the operations of each group of keys. "Too hard to tell" within
 /// `steps_max` steps is an objection.
 pub fn check(history: &History, steps_max: u64) -> Result<Effort, Objection> {
     let mut effort = Effort::default();
     for group in groups(history) {
-        let calls = group.calls()?;
+        let Question { keys, calls } = group.question()?;
         effort.groups += 1;
         effort.operations += calls.len() as u64;
-        let verdict = wgl::search(&Keys { count: group.keys.len() }, &calls, steps_max);
+        let verdict = wgl::search(&keys, &calls, steps_max);
         effort.steps += verdict.steps();
         group.accept(&verdict)?;
     }
@@ -50,9 +59,8 @@ pub fn check(history: &History, steps_max: u64) -> Result<Effort, Objection> {
 }
 
 /// What [`check`] searches, group by group: for those who want to hold another search against it.
-pub fn searches(history: &History) -> Result<Vec<(Keys, Vec<Call<Op>>)>, Objection> {
-    let search = |group: &Group<'_>| Ok((Keys { count: group.keys.len() }, group.calls()?));
-    groups(history).iter().map(search).collect()
+pub fn searches(history: &History) -> Result<Vec<Question>, Objection> {
+    groups(history).iter().map(Group::question).collect()
 }
 
 /// Keys that operations connect, and those operations, in the order they began.
@@ -135,7 +143,7 @@ fn connect<K: Ord + Copy>(sets: &[Vec<K>]) -> Vec<usize> {
 
 impl Group<'_> {
     /// The operations as the search takes them.
-    fn calls(&self) -> Result<Vec<Call<Op>>, Objection> {
+    fn question(&self) -> Result<Question, Objection> {
         let sightings = Sightings::of(self);
         let call = |operation: &&Operation| {
             let op = self.op(operation, &sightings)?;
@@ -151,7 +159,8 @@ impl Group<'_> {
             };
             Ok(Call { op, begin, end, hint })
         };
-        self.operations.iter().map(call).collect()
+        let calls = self.operations.iter().map(call).collect::<Result<_, _>>()?;
+        Ok(Question { keys: Keys { count: self.keys.len() }, calls })
     }
 
     fn op(&self, operation: &Operation, sightings: &Sightings<'_>) -> Result<Op, Objection> {

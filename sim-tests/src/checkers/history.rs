@@ -8,7 +8,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use kv_daemon::kv::request::{Answer, Failure, Outcome, ReadLevel, Request};
+use kv_daemon::kv::request::{Answer, Condition, Failure, Outcome, ReadLevel, Request};
 use raft_core::types::{Index, Time};
 
 /// All operations of a run, and the commands the cluster carried out.
@@ -270,10 +270,7 @@ impl fmt::Display for Operation {
     }
 }
 
-fn write_condition(
-    f: &mut fmt::Formatter<'_>,
-    condition: &kv_daemon::kv::request::Condition,
-) -> fmt::Result {
+fn write_condition(f: &mut fmt::Formatter<'_>, condition: &Condition) -> fmt::Result {
     if let Some(tags) = &condition.if_match {
         write!(f, " if {tags:?}")?;
     }
@@ -281,4 +278,72 @@ fn write_condition(
         write!(f, " unless {tags:?}")?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(level: ReadLevel) -> Request {
+        Request::Get { key: Bytes::from_static(b"k"), level }
+    }
+
+    fn got(revision: u64, at: u64) -> Ending {
+        Ending::Answered { answer: Answer::Got { record: None, revision }, at: Index(at) }
+    }
+
+    #[test]
+    fn an_operation_remembers_what_was_told_before_it_began() {
+        let mut history = History::default();
+        let early = history.begin(Time(1), 0, get(ReadLevel::Linearizable));
+        let stale = history.begin(Time(1), 1, get(ReadLevel::Stale { max_stale: None }));
+        history.end(Time(1), stale, got(7, 70));
+        let first = history.begin(Time(1), 2, get(ReadLevel::Linearizable));
+        history.end(Time(1), first, got(3, 30));
+        history.end(Time(1), early, got(2, 40));
+        let last = history.begin(Time(1), 3, get(ReadLevel::Linearizable));
+
+        let floor = |id: OperationId| history.operation(id).floor;
+        assert_eq!(floor(early), Floor::default());
+        assert_eq!(floor(first), Floor::default(), "a read that may be stale binds nobody");
+        assert_eq!(floor(last), Floor { index: Index(40), revision: 3 });
+        assert_eq!(history.open().collect::<Vec<_>>(), [last]);
+    }
+
+    #[test]
+    fn the_log_is_what_the_first_node_to_come_so_far_applied() {
+        let mut history = History::default();
+        for (time, index) in [(1, 2), (2, 1), (3, 2), (4, 5)] {
+            history.applied(Time(time), Index(index), &Bytes::from(format!("{time}")));
+        }
+        let seen: Vec<_> = history.log().iter().map(|it| (it.index.0, it.applied.time.0)).collect();
+        assert_eq!(seen, [(2, 1), (5, 4)]);
+    }
+
+    #[test]
+    fn what_has_no_answer_may_take_effect_unless_it_was_refused() {
+        let mut history = History::default();
+        let delete =
+            || Request::Delete { key: Bytes::from_static(b"k"), condition: Condition::default() };
+        let ids = [(); 5].map(|()| history.begin(Time(1), 0, delete()));
+        let read = history.begin(Time(1), 0, get(ReadLevel::Linearizable));
+        history.end(Time(2), ids[1], Ending::LOST);
+        history.end(Time(2), ids[2], Ending::Failed { outcome: None });
+        history.end(Time(2), ids[3], Ending::Failed { outcome: Some(Outcome::NotApplied) });
+        let answer = Answer::Deleted { deleted: 0, revision: 0 };
+        history.end(Time(2), ids[4], Ending::Answered { answer, at: Index(1) });
+        let may = |id: OperationId| history.operation(id).may_take_effect();
+        assert_eq!(ids.map(may), [true, true, true, false, false]);
+        assert!(!may(read));
+        assert_eq!(history.writes_answered(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "op0 ends once")]
+    fn an_operation_ends_once() {
+        let mut history = History::default();
+        let id = history.begin(Time(1), 0, get(ReadLevel::Linearizable));
+        history.end(Time(1), id, Ending::LOST);
+        history.end(Time(1), id, Ending::LOST);
+    }
 }

@@ -24,9 +24,9 @@ pub fn check(history: &History) -> Result<(), Objection> {
     }
     for operation in history.operations() {
         for (key, value) in shown(operation) {
-            let begin = written.get(&(key, value));
-            let end = operation.end.map_or(u64::MAX, |end| end.order);
-            if !begin.is_some_and(|&begin| begin < end) {
+            let begin = written.get(&(key, value)).copied();
+            let is_known = begin.zip(operation.end).is_some_and(|(begin, end)| begin < end.order);
+            if !is_known {
                 let what = format!("key {key:?} shows {value:?}, which nobody may have written");
                 let checker = "I16 (values)";
                 return Err(Objection { checker, what, operations: vec![operation.id] });

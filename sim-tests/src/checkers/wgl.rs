@@ -347,15 +347,15 @@ impl Waiting {
 
     /// The calls that began before any of them ended.
     fn possible(&self) -> impl Iterator<Item = usize> {
-        self.from_first().take_while(|event| !event.is_end).map(|event| event.call)
+        self.in_order().take_while(|event| !event.is_end).map(|event| event.call)
     }
 
     /// When the first of them ends.
     fn first_end(&self) -> Option<u64> {
-        self.from_first().find(|event| event.is_end).map(|event| event.time)
+        self.in_order().find(|event| event.is_end).map(|event| event.time)
     }
 
-    fn from_first(&self) -> impl Iterator<Item = &Event> {
+    fn in_order(&self) -> impl Iterator<Item = &Event> {
         let after = |at: usize| Some(self.events[at].after).filter(|&at| at != RING);
         std::iter::successors(after(RING), move |&at| after(at)).map(|at| &self.events[at])
     }
