@@ -261,7 +261,10 @@ fn a_node_that_was_away_for_long_is_brought_back_by_a_snapshot() {
     for i in 0..160 {
         cluster.put(leader, &format!("/kv/big/{}", i % 8), &value);
     }
-    let taken = cluster.call(leader, &post("/cluster/snapshot"));
+    let taken = wait_for("no snapshot is under way", || {
+        let taken = cluster.call(leader, &post("/cluster/snapshot"));
+        (taken.status != 409).then_some(taken)
+    });
     assert_eq!(taken.status, 200, "{}", taken.text());
     assert!(taken.json()["index"].as_u64().is_some_and(|index| 100 < index), "{}", taken.text());
     cluster.put(leader, "/kv/late", b"two");

@@ -137,7 +137,7 @@ impl Cluster {
 
     /// SIGSTOP: the process is frozen, its connections stay.
     pub fn pause(&mut self, i: usize) {
-        self.daemon(i).signal(Signal::STOP);
+        self.daemon(i).freeze();
         self.nodes[i].paused = true;
     }
 
