@@ -226,9 +226,13 @@ impl Life {
         self.daemon.formed(cluster);
         let opened = self.read(dir).await?;
         let membership = opened.membership();
+        let defaults = PeersConfig::new(self.me.node_id, cluster);
+        // An entry with the largest value, and its head, must fit into a frame.
+        let value_bytes_max = usize::try_from(self.config.value_bytes_max).unwrap_or(usize::MAX);
         let peers_config = PeersConfig {
             answer_timeout: self.config.election_timeout,
-            ..PeersConfig::new(self.me.node_id, cluster)
+            frame_bytes_max: defaults.frame_bytes_max.max(value_bytes_max.saturating_add(1 << 20)),
+            ..defaults
         };
         let peers = Peers::new(peers_config, tokio::runtime::Handle::current());
         let store = SharedStore::new();

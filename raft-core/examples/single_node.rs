@@ -1,52 +1,46 @@
-//! A durable counter in one process: the smallest program on raft-core. Run it twice: it goes on
-//! where it stopped, whatever happened to it in between.
+//! A durable list of words: the smallest program on raft-core. Run it twice: it goes on where it
+//! stopped, whatever happened to it in between.
 //!
-//! `cargo run -p raft-core --example single_node [DIRECTORY]`
+//! `cargo run -p raft-core --example single_node`
 
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use bytes::Bytes;
 use raft_core::node::Node;
-use raft_core::proposals::Outcome;
 use raft_core::state_machine::{Malformed, Restore, SnapshotSource, StateMachine};
 use raft_core::types::LogPosition;
 
-/// The whole state: a number. Every command adds one to it.
 #[derive(Default)]
-struct Counter(u64);
+struct Words(Vec<Bytes>);
 
-impl StateMachine for Counter {
-    type Reply = u64;
+impl StateMachine for Words {
+    type Reply = usize;
 
-    fn apply(&mut self, _at: LogPosition, _command: &Bytes) -> u64 {
-        self.0 += 1;
-        self.0
+    // Every command is a word; the reply says how many there are now.
+    fn apply(&mut self, _at: LogPosition, word: &Bytes) -> usize {
+        self.0.push(word.clone());
+        self.0.len()
     }
 
+    // A frozen view, given out piece by piece: here a piece is a word.
     fn snapshot(&self) -> Box<dyn SnapshotSource> {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
+        Box::new(self.0.clone().into_iter())
     }
 
     fn restore(&mut self, step: Restore) -> Result<(), Malformed> {
-        if let Restore::Piece(piece) = step {
-            let number =
-                piece[..].try_into().map_err(|_| Malformed::new("8 bytes are a number"))?;
-            self.0 = u64::from_le_bytes(number);
+        match step {
+            Restore::Begin => self.0.clear(),
+            Restore::Piece(word) => self.0.push(word),
+            Restore::End => {}
         }
         Ok(())
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let directory = std::env::args().nth(1).unwrap_or_else(|| "data/single_node".into());
-    let node = Node::open(&directory, Counter::default())?;
-    println!("opened {directory} at {}", node.read(|counter| counter.0).wait().expect("it leads"));
-    for _ in 0..3 {
-        match node.propose(Bytes::from_static(b"add one"), None).wait() {
-            Outcome::Applied { at, reply } => println!("{at}: counted to {reply}, durably"),
-            other => println!("not counted, or nobody knows: {other:?}"),
-        }
-    }
-    node.stop()?;
-    Ok(())
+    let node = Node::open("data/single_node", Words::default())?;
+    // Applied: synced on a majority, here of one. Anything else says what is known of its fate.
+    println!("{:?}", node.propose(Bytes::from_static(b"hello"), None).wait());
+    println!("words: {:?}", node.read(|words| words.0.len()).wait());
+    Ok(node.stop()?)
 }

@@ -20,8 +20,8 @@ pub struct Config {
     /// this; 400 ms. Shorter: slow disks and pauses unseat good leaders. Longer: more time without
     /// a leader after a crash that no closed connection reveals.
     pub election_timeout_min: Duration,
-    /// Most payload bytes of one append message; 1 MiB. An entry above it travels alone. Smaller:
-    /// more messages. Larger: longer pauses between acknowledgements.
+    /// Most payload bytes of one append message; 1 MiB, at most 32 MiB. An entry above it travels
+    /// alone. Smaller: more messages. Larger: longer pauses between acknowledgements.
     pub append_bytes_max: u64,
     /// Most entry bytes sent to one follower and not acknowledged yet; 8 MiB. Smaller: distant
     /// followers fall behind. Larger: more to send again after a loss.
@@ -92,6 +92,19 @@ impl Config {
         if sizes.contains(&0) || self.reads_max == 0 {
             return Some("limits must be larger than zero");
         }
+        if APPEND_BYTES_LIMIT < self.append_bytes_max {
+            return Some("an append message may hold at most 32 MiB");
+        }
+        if ENTRY_BYTES_LIMIT < self.entry_bytes_max {
+            return Some("an entry may hold at most 1 GiB and 64 KiB");
+        }
         None
     }
 }
+
+/// A message's head names every entry it holds; with more of them the head would be larger than
+/// the codec lets in.
+const APPEND_BYTES_LIMIT: u64 = 32 << 20;
+
+/// Lengths on disk and wire are 32 bits wide; a gibibyte leaves room for heads and framing.
+const ENTRY_BYTES_LIMIT: u64 = (1 << 30) + (64 << 10);
