@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper_util::service::TowerToHyperService;
-use raft_core::node::{self, Node, NodeEvent, NodeFailure, NodeOptions, OpenError};
+use raft_core::node::{self, Node, NodeEvent, NodeFailure, NodeOptions, OpenError, Opened};
 use raft_core::storage::StorageOptions;
 use raft_core::storage::disk::FileDisk;
 use raft_core::storage::error::StorageError;
@@ -20,7 +20,8 @@ use warp::Filter;
 
 use crate::config::{Config, default_name, join_address};
 use crate::daemon::{Daemon, Serving};
-use crate::form::{Forming, Identity, formation_of, start::check_restart};
+use crate::form::start::{Restart, check_restart};
+use crate::form::{Forming, Identity, formation_of};
 use crate::http::accept::{Accepting, listen};
 use crate::http::routes;
 use crate::kv::request::{Answer, Failure, Outcome, Reason, Request};
@@ -223,26 +224,21 @@ impl Life {
         }
         let cluster = dir.meta().cluster.ok_or_else(|| Exit::other("the node did not form"))?;
         self.daemon.formed(cluster);
+        let opened = self.read(dir).await?;
+        let membership = opened.membership();
         let peers_config = PeersConfig {
             answer_timeout: self.config.election_timeout,
             ..PeersConfig::new(self.me.node_id, cluster)
         };
         let peers = Peers::new(peers_config, tokio::runtime::Handle::current());
         let store = SharedStore::new();
-        let options = self.node_options();
         let (state, transport) = (store.clone(), peers.transport());
-        let started = blocking(move || Node::start(options, dir, state, transport)).await?;
+        let started = blocking(move || Node::start(opened, state, transport)).await?;
         let node = started.map_err(|error| open_exit(&error))?;
         let handle = node.handle();
         let mut events = handle.events();
-        let membership = handle.status().core.membership.clone();
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
 
-        let dir = self.config.data_dir.display().to_string();
-        let restart = check_restart(&dir, &self.me, &self.config.peers, &membership);
-        if let Some(warning) = restart.map_err(Exit::usage)?.warning {
-            log::warn!("{warning}");
-        }
         peers.attach(Arc::new(handle.clone()), Arc::new(Forwarded(Arc::clone(&self.daemon))));
         self.endpoints.open(peers.clone());
         self.daemon.serve(Serving::new(cluster, handle.clone(), store, peers));
@@ -258,6 +254,27 @@ impl Life {
             }
         }
         std::future::pending().await
+    }
+
+    /// Reads what the directory holds and compares it to the flags. Nothing has been sent before
+    /// that: a node that must not start takes part in nothing.
+    async fn read(&self, dir: DataDir) -> Result<Opened, Exit> {
+        let options = self.node_options();
+        let opened = blocking(move || Opened::read(options, dir)).await?;
+        let mut opened = opened.map_err(|error| open_exit(&error))?;
+        let dir = self.config.data_dir.display().to_string();
+        let restart = check_restart(&dir, &self.me, &self.config.peers, &opened.membership());
+        let Restart { warning, readdressed } = restart.map_err(Exit::usage)?;
+        if let Some(warning) = warning {
+            log::warn!("{warning}");
+        }
+        if let Some(address) = readdressed {
+            log::info!("alone, so it goes on at its new address {address}");
+            opened = blocking(move || opened.readdress(&address).map(|()| opened))
+                .await?
+                .map_err(|error| storage_exit(&error))?;
+        }
+        Ok(opened)
     }
 
     /// Makes a fresh directory part of a cluster: of its own without peers, else of the one that

@@ -354,6 +354,8 @@ fn raft_families(text: &mut Text, daemon: &Daemon, serving: &Serving) {
     text.histogram(name, &[], &SYNC_BUCKETS_MICROS, &node.sync_buckets, node.sync_micros);
     text.counter("kv_wal_slow_fsyncs_total", "Syncs of more than 100 ms.", node.slow_syncs);
     text.counter("kv_wal_written_bytes_total", "Bytes written to the log.", node.written_bytes);
+    text.gauge("kv_wal_bytes", "Bytes of its files, the next one included.", node.wal_bytes);
+    text.gauge("kv_wal_segments", "Its files in use.", node.wal_segments);
     text.gauge("kv_wal_has_room", "0 while the disk is full.", u8::from(status.room));
 }
 
@@ -406,6 +408,9 @@ fn process_families(text: &mut Text, daemon: &Daemon) {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>().ok()
     };
+    if let Some(seconds) = cpu_seconds() {
+        text.counter("process_cpu_seconds_total", "CPU time, user and system.", seconds);
+    }
     if let Some(kib) = field("VmRSS") {
         text.gauge("process_resident_memory_bytes", "Memory in use.", kib * 1024);
     }
@@ -415,6 +420,16 @@ fn process_families(text: &mut Text, daemon: &Daemon) {
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         text.gauge("process_open_fds", "Open files and sockets.", open.count());
     }
+}
+
+/// CPU time of all threads. Fields 14 and 15 of `/proc/self/stat` (proc(5)), in hundredths of a
+/// second: what Linux shows to programs whatever its own tick. The name in field 2 may hold spaces.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let after_name = stat.rsplit_once(") ")?.1;
+    let mut fields = after_name.split(' ').skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some((ticks()? + ticks()?) as f64 / 100.0)
 }
 
 /// A node id as every body shows it: 16 hex digits.

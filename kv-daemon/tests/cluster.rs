@@ -157,6 +157,23 @@ fn two_nodes_of_one_name_do_not_form() {
     }
 }
 
+/// Nobody else has to agree: the same folder at another port is the same cluster at that port.
+#[test]
+fn a_node_alone_goes_on_at_another_port() {
+    let mut cluster = Cluster::start(1, &[]);
+    cluster.put(0, "/kv/color", b"blue");
+    cluster.stop(0);
+    let area = Area::new();
+    let port = area.port();
+    cluster.setup(0).port = port;
+    cluster.start_node(0);
+    cluster.wait_leader();
+    assert_eq!(cluster.get(0, "/kv/color"), b"blue");
+    let health = cluster.daemon(0).health().expect("it runs");
+    let url = format!("http://127.0.0.1:{port}");
+    assert_eq!(health["leader_url"].as_str(), Some(url.as_str()));
+}
+
 #[test]
 fn a_cluster_of_one_is_not_started_with_peers() {
     let area = Area::new();

@@ -105,6 +105,8 @@ fn metrics_name_every_family_once() {
     let text = reply.text();
     for family in [
         "kv_build_info",
+        "kv_wal_bytes",
+        "kv_wal_segments",
         "kv_raft_term",
         "kv_raft_is_leader",
         "kv_raft_has_leader",

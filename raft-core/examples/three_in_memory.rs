@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_core::membership::{Member, Membership};
-use raft_core::node::{Node, NodeOptions, form};
+use raft_core::node::{Node, NodeOptions, Opened, form};
 use raft_core::proposals::Outcome;
 use raft_core::state_machine::{Malformed, Restore, SnapshotSource, StateMachine};
 use raft_core::storage::meta::DataDir;
@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut dir = DataDir::open(Arc::new(TestDisk::new()), Some(&name), id.0)?;
         let options = NodeOptions::new("in memory");
         form(&mut dir, &membership, &options.storage)?;
-        let node = Node::start(options, dir, Words::default(), network.transport())?;
+        let node = Node::start(Opened::read(options, dir)?, Words::default(), network.transport())?;
         network.connect(id, node.handle());
         nodes.push(node);
     }

@@ -13,7 +13,7 @@ use node_support::{
 };
 use raft_core::consensus::event::Refusal;
 use raft_core::membership::Membership;
-use raft_core::node::{Node, NodeEvent, NodeFailure, NodeOptions, OpenError, form};
+use raft_core::node::{Node, NodeEvent, NodeFailure, NodeOptions, OpenError, Opened, form};
 use raft_core::proposals::{Outcome, ReadRefused, UnknownCause};
 use raft_core::replica::SnapshotRefused;
 use raft_core::storage::disk::FileDisk;
@@ -67,11 +67,39 @@ fn a_node_of_a_cluster_of_several_needs_a_transport() {
     assert!(matches!(opened, Err(OpenError::NotAlone(found)) if found == membership));
 }
 
+/// Alone, nobody else has to agree to a new address; the data stays, and so does the address.
+#[test]
+fn a_node_alone_takes_a_new_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::open(dir.path(), Ledger::default()).unwrap();
+    assert_eq!(apply(&node, "a"), 1);
+    node.stop().unwrap();
+
+    let disk = FileDisk::open(dir.path()).unwrap();
+    let data = DataDir::open(Arc::new(disk), None, 2).unwrap();
+    let mut opened = Opened::read(options(), data).unwrap();
+    let old = opened.membership();
+    opened.readdress("elsewhere:9").unwrap();
+    let new = opened.membership();
+    let address = |membership: &Membership| membership.members().next().unwrap().1.address.clone();
+    assert_ne!(address(&old), address(&new));
+    assert_eq!(old.voters(), new.voters());
+    let node = Node::start(opened, Ledger::default(), NoTransport).unwrap();
+    wait_until_ready(&node);
+    assert_eq!(node.status().core.membership, new);
+    assert_eq!(apply(&node, "b"), 2);
+    node.stop().unwrap();
+
+    let node = Node::open(dir.path(), Ledger::default()).unwrap();
+    assert_eq!(address(&node.status().core.membership), "elsewhere:9");
+    assert_eq!(ledger(&node), "a b");
+}
+
 #[test]
 fn an_unformed_directory_does_not_start() {
     let disk = Arc::new(TestDisk::new());
     let dir = DataDir::open(disk, None, 1).unwrap();
-    let started = Node::start(NodeOptions::new("unused"), dir, Ledger::default(), NoTransport);
+    let started = Opened::read(NodeOptions::new("unused"), dir);
     assert!(matches!(started, Err(OpenError::NotFormed)));
 }
 

@@ -193,6 +193,31 @@ fn a_snapshot_waits_for_the_disk() {
     assert_eq!(taken.position.index, cluster.replica(leader).applied());
 }
 
+/// An operator who is told "done" finds the log shorter: the answer comes with the mark, and while it
+/// is waited for no other snapshot is begun.
+#[test]
+fn a_snapshot_asked_for_is_answered_when_the_log_knows_it() {
+    let mut cluster = Cluster::with(1, |config| config.snapshot_entries = 1000);
+    let leader = cluster.leader();
+    cluster.propose(leader, "a", Time::NEVER);
+    cluster.run();
+    cluster.seat(leader).files_stall = true;
+    let order = cluster.order(leader, |id| Input::SnapshotNow { id });
+    cluster.run();
+    assert!(cluster.seat(leader).is_writing_snapshot());
+    cluster.seat(leader).disk_stalls = true;
+    cluster.seat(leader).files_stall = false;
+    cluster.run();
+    assert_eq!(cluster.snapshots_taken.get(&order), None, "its mark is not durable");
+    let second = cluster.order(leader, |id| Input::SnapshotNow { id });
+    cluster.run();
+    assert_eq!(cluster.snapshots_taken[&second], Err(SnapshotRefused::InProgress));
+    cluster.seat(leader).disk_stalls = false;
+    cluster.run();
+    let taken = cluster.snapshots_taken[&order].as_ref().unwrap().position;
+    assert_eq!(cluster.replica(leader).raft().log().snapshot().position, taken);
+}
+
 /// A snapshot is written once, however long its mark in the log takes.
 #[test]
 fn a_snapshot_is_not_written_again_while_its_mark_waits_for_the_disk() {

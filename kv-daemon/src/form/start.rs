@@ -26,7 +26,7 @@ pub struct PeerSpec {
 pub struct Restart {
     /// `--peers` and the membership differ: said once, changes nothing.
     pub warning: Option<String>,
-    /// A node alone goes on at this new address; its membership on disk still holds the old one.
+    /// A node alone goes on at this new address: its membership is to be given it.
     pub readdressed: Option<String>,
 }
 
@@ -139,7 +139,7 @@ pub fn check_restart(
              cluster with these peers"
         ));
     }
-    let moved = member.address != me.address;
+    let moved = canonical(&member.address) != canonical(&me.address);
     if moved && !alone {
         return Err(format!(
             "the cluster knows this node at {}, but it was started at {}: start it with --advertise \

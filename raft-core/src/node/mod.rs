@@ -36,7 +36,7 @@ pub use events::{NodeEvent, NodeFailure, Receiver};
 pub use handle::Handle;
 pub use inbox::InboxLimits;
 pub use metrics::{NodeMetrics, SYNC_BUCKETS_MICROS};
-pub use open::{Node, NodeOptions, OpenError, cluster_id_of, form};
+pub use open::{Node, NodeOptions, OpenError, Opened, cluster_id_of, form};
 pub use status::NodeStatus;
 pub use ticket::Ticket;
 

@@ -31,7 +31,10 @@ use crate::storage::error::StorageError;
 use crate::storage::meta::DataDir;
 use crate::storage::{MakeSegment, Storage, StorageOptions};
 use crate::transport::{NoTransport, Transport};
-use crate::types::{ClusterId, Entry, HardState, Index, LogPosition, NodeId, Payload, Term};
+use crate::types::{
+    ClusterId, Entry, HardState, Index, LogPosition, NodeId, Payload, Term, WriteId,
+};
+use crate::write::{Recovered, Write};
 
 /// A running node: a [`Handle`] that also keeps it running. Dropping it stops the node.
 pub struct Node<S: StateMachine> {
@@ -39,6 +42,15 @@ pub struct Node<S: StateMachine> {
     threads: Vec<JoinHandle<()>>,
     /// Its lock is held until the last thread has ended.
     _dir: DataDir,
+}
+
+/// A data directory that was read, before anything is sent, written or voted for on its behalf: the
+/// place to look at what it holds and to turn back.
+pub struct Opened {
+    options: NodeOptions,
+    dir: DataDir,
+    storage: Storage,
+    recovered: Recovered,
 }
 
 /// How a node runs. Every field has a safe default.
@@ -135,6 +147,66 @@ pub fn form(
     Ok(cluster)
 }
 
+impl Opened {
+    /// Reads a directory that belongs to a cluster; `options.dir` and `options.name` are not looked
+    /// at.
+    pub fn read(options: NodeOptions, dir: DataDir) -> Result<Opened, OpenError> {
+        if dir.meta().cluster.is_none() {
+            return Err(OpenError::NotFormed);
+        }
+        // Two nodes of one cluster, and two runs of one node, must not draw the same waits and ids.
+        let config = Config { id: dir.meta().node_id, seed: random(), ..options.config };
+        if let Some(fault) = config.fault() {
+            return Err(OpenError::Config(fault));
+        }
+        let disk: Arc<dyn Disk> = Arc::clone(dir.disk());
+        let keeping = StorageOptions { seed: random(), ..options.storage };
+        let (storage, recovered) = Storage::open(disk, dir.meta(), keeping)?;
+        Ok(Opened { options: NodeOptions { config, ..options }, dir, storage, recovered })
+    }
+
+    /// The membership in force: that of the newest entry that holds one, else the snapshot's; empty
+    /// when the log has not given one yet.
+    pub fn membership(&self) -> Membership {
+        let newest = self.recovered.entries.iter().rev().find_map(|entry| match &entry.payload {
+            Payload::Membership(membership) => Some(membership.clone()),
+            Payload::Noop | Payload::Command(_) => None,
+        });
+        let snapshot = self.recovered.snapshot.as_ref();
+        newest.or_else(|| snapshot.map(|meta| meta.membership.clone())).unwrap_or_default()
+    }
+
+    /// Gives a node that is alone in its cluster another address, durably. Nobody else has to agree,
+    /// and nobody else can have written an entry of this term: it may be appended at once.
+    ///
+    /// # Panics
+    /// When the node is not alone.
+    pub fn readdress(&mut self, address: &str) -> Result<(), StorageError> {
+        let membership = self.membership();
+        let id = self.dir.meta().node_id;
+        let name = self.dir.meta().name.clone();
+        let only = membership.members().map(|(member, _)| member).eq([id]);
+        assert!(only && membership.is_voter(id), "{id} is not alone in {membership}");
+        let Recovered { hard_state, log_start, entries, .. } = &mut self.recovered;
+        let last = entries.last().map_or(*log_start, |entry| entry.position);
+        let moved = Member { name, address: address.to_owned() };
+        let entry = Entry {
+            position: LogPosition::new(last.index.next(), hard_state.term),
+            payload: Payload::Membership(Membership::of_voters([(id, moved)])),
+        };
+        let write = Write {
+            id: WriteId::default(),
+            snapshots: Vec::new(),
+            hard_state: None,
+            truncate_from: None,
+            entries: vec![entry.clone()],
+        };
+        self.storage.write(&[write])?;
+        entries.push(entry);
+        Ok(())
+    }
+}
+
 impl<S: StateMachine> Node<S> {
     /// A durable cluster of one in this directory, formed when the directory is new. Returns when
     /// it serves: what was acknowledged in an earlier run is in `state` again.
@@ -173,31 +245,20 @@ impl<S: StateMachine> Node<S> {
             let alone = Membership::of_voters([(dir.meta().node_id, me)]);
             form(&mut dir, &alone, &options.storage)?;
         }
-        Node::start(options, dir, state, transport)
+        Node::start(Opened::read(options, dir)?, state, transport)
     }
 
-    /// A node on a directory that is open and formed; `options.dir` and `options.name` are not
-    /// looked at. `state` is empty: what it held comes back from the disk.
+    /// A node on what was opened. `state` is empty: what it held comes back from the disk.
     pub fn start(
-        options: NodeOptions,
-        dir: DataDir,
+        opened: Opened,
         state: S,
         transport: impl Transport,
     ) -> Result<Node<S>, OpenError> {
-        if dir.meta().cluster.is_none() {
-            return Err(OpenError::NotFormed);
-        }
+        let Opened { options, dir, storage, recovered } = opened;
         let id = dir.meta().node_id;
-        // Two nodes of one cluster, and two runs of one node, must not draw the same waits and ids.
-        let config = Config { id, seed: random(), ..options.config };
-        if let Some(fault) = config.fault() {
-            return Err(OpenError::Config(fault));
-        }
-        let disk: Arc<dyn Disk> = Arc::clone(dir.disk());
-        let keeping = StorageOptions { seed: random(), ..options.storage };
-        let (storage, recovered) = Storage::open(disk, dir.meta(), keeping)?;
         let clock = Clock::start();
-        let replica = Replica::new(config, recovered, state, options.waiting_max, clock.now());
+        let replica =
+            Replica::new(options.config, recovered, state, options.waiting_max, clock.now());
         let status = NodeStatus {
             at: clock.now(),
             core: replica.raft().status(),

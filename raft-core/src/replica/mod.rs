@@ -54,6 +54,8 @@ pub struct Replica<S: StateMachine> {
     snapshot_not_before: Time,
     /// An operator waits for a snapshot: the one under way, or the next.
     snapshot_order: Option<OrderId>,
+    /// An operator's snapshot is written and waits for its mark in the log.
+    snapshot_marking: Option<(OrderId, SnapshotMeta)>,
     /// An operator waits for a transfer of leadership; the core knows one at a time.
     transfer: Option<OrderId>,
     room: bool,
@@ -102,6 +104,7 @@ impl<S: StateMachine> Replica<S> {
             snapshot_under_way: false,
             snapshot_not_before: Time(0),
             snapshot_order: None,
+            snapshot_marking: None,
             transfer: None,
             room: true,
             over: None,
@@ -177,6 +180,7 @@ impl<S: StateMachine> Replica<S> {
             self.answer_reads();
             self.expire();
             self.order_snapshot();
+            self.answer_snapshot();
         }
         std::mem::take(&mut self.work)
     }
@@ -402,7 +406,10 @@ impl<S: StateMachine> Replica<S> {
     fn snapshot_now(&mut self, id: OrderId) {
         let refused = if self.restoring.is_some() {
             SnapshotRefused::Restoring
-        } else if self.snapshot_under_way || self.snapshot_order.is_some() {
+        } else if self.snapshot_under_way
+            || self.snapshot_order.is_some()
+            || self.snapshot_marking.is_some()
+        {
             SnapshotRefused::InProgress
         } else {
             self.snapshot_order = Some(id);
@@ -414,7 +421,17 @@ impl<S: StateMachine> Replica<S> {
     fn snapshot_written(&mut self, meta: SnapshotMeta) {
         self.snapshot_under_way = false;
         self.raft.step(self.now, Event::SnapshotWritten(meta.clone()));
-        self.end_snapshot_order(Ok(meta));
+        // What the log may forget is forgotten only with the mark: then it is done.
+        self.snapshot_marking = self.snapshot_order.take().map(|id| (id, meta));
+    }
+
+    /// The operator's snapshot, or a newer one of the leader's, is marked in the log.
+    fn answer_snapshot(&mut self) {
+        let marked = self.raft.log().snapshot().position.index;
+        let done = |(_, meta): &mut (OrderId, SnapshotMeta)| meta.position.index <= marked;
+        if let Some((id, meta)) = self.snapshot_marking.take_if(done) {
+            self.work.snapshots_taken.push((id, Ok(meta)));
+        }
     }
 
     fn snapshot_failed(&mut self, why: String) {
@@ -447,6 +464,9 @@ impl<S: StateMachine> Replica<S> {
             work.transfers.push((id, Err(TransferFailure::NotLeader)));
         }
         self.end_snapshot_order(Err(SnapshotRefused::Stopped));
+        if let Some((id, _)) = self.snapshot_marking.take() {
+            self.work.snapshots_taken.push((id, Err(SnapshotRefused::Stopped)));
+        }
     }
 
     /// Who asks after the end gets an answer too. Nothing of it reached the core.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use raft_core::membership::{Member, Membership};
-use raft_core::node::{Handle, Node, NodeOptions, NodeStatus, form};
+use raft_core::node::{Handle, Node, NodeOptions, NodeStatus, Opened, form};
 use raft_core::proposals::Outcome;
 use raft_core::state_machine::{Malformed, Restore, SnapshotSource, StateMachine};
 use raft_core::storage::meta::DataDir;
@@ -77,7 +77,7 @@ pub fn start(
     if dir.meta().cluster.is_none() {
         form(&mut dir, &Membership::of_voters((1..=size).map(member)), &options.storage).unwrap();
     }
-    Node::start(options, dir, Ledger::default(), transport).unwrap()
+    Node::start(Opened::read(options, dir).unwrap(), Ledger::default(), transport).unwrap()
 }
 
 /// Waits until the node's status is as wanted.
