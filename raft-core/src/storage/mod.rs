@@ -151,6 +151,7 @@ impl Storage {
         let making = options.making(disk.clone(), owner);
         let mut examined = examine(&*disk, owner)?;
         let snapshots = Snapshots::open(disk.clone(), owner)?;
+        snapshots.refuse_foreign()?;
         let folder = disk.describe(WAL_DIR);
         let readable = |mark: &SnapshotMeta| readable(&*disk, &snapshots, mark);
         let snapshot = choose_snapshot(&folder, &examined.state, readable)?;

@@ -134,6 +134,23 @@ impl Snapshots {
         Ok(self.reader(position)?.meta().clone())
     }
 
+    /// Refuses snapshots of another node or cluster, and of a format newer than this program, whether
+    /// the log marks them or not: somebody mixed up directories. A header that cannot be read says
+    /// neither; whether that matters is the log's to decide.
+    pub fn refuse_foreign(&self) -> Result<(), StorageError> {
+        for file in self.list()? {
+            match self.meta(file.position) {
+                Err(
+                    foreign @ (StorageError::ForeignNode { .. }
+                    | StorageError::ForeignCluster { .. }
+                    | StorageError::NewerFormat { .. }),
+                ) => return Err(foreign),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the whole file: every CRC, the count and both digests.
     pub fn verify(&self, position: LogPosition) -> Result<SnapshotMeta, StorageError> {
         self.reader(position)?.verify()
