@@ -39,6 +39,13 @@ pub trait SnapshotSource: Send {
     fn next_piece(&mut self) -> Option<Bytes>;
 }
 
+/// Pieces that are at hand already, or made one by one.
+impl<I: Iterator<Item = Bytes> + Send> SnapshotSource for I {
+    fn next_piece(&mut self) -> Option<Bytes> {
+        self.next()
+    }
+}
+
 /// One step of putting a snapshot back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Restore {

@@ -3,21 +3,21 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::clock::Clock;
-use super::events::{Listeners, NodeEvent, Receiver};
-use super::inbox::{Inbox, NewProposal, NewRead, Order, Reader};
+use super::events::{Listeners, NodeEvent, NodeFailure, Receiver};
+use super::inbox::{Inbox, Lanes, NewProposal, NewRead, Order, Reader};
 use super::lock;
 use super::metrics::{Counters, NodeMetrics};
 use super::status::NodeStatus;
 use super::ticket::{Ticket, ticket};
-use crate::consensus::event::{Refusal, TransferFailure};
+use crate::consensus::event::TransferFailure;
 use crate::message::Message;
 use crate::proposals::{Outcome, ReadRefused, UnknownCause};
-use crate::replica::SnapshotRefused;
+use crate::replica::{Input, SnapshotRefused};
 use crate::state_machine::StateMachine;
 use crate::types::{Index, NodeId, Time};
 use crate::write::SnapshotMeta;
@@ -35,6 +35,8 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) status: Mutex<Arc<NodeStatus>>,
     pub(crate) counters: Counters,
     pub(crate) listeners: Listeners<NodeEvent>,
+    /// Why the node is over: the first reason counts.
+    pub(crate) failure: Mutex<Option<NodeFailure>>,
 }
 
 impl<S: StateMachine> Handle<S> {
@@ -164,6 +166,34 @@ impl<S: StateMachine> Handle<S> {
     /// written and synced, everybody who waits gets an answer, then comes [`NodeEvent::Stopped`].
     pub fn stop(&self) {
         self.shared.inbox.stop();
+    }
+}
+
+impl<S: StateMachine> Shared<S> {
+    /// The node is over: the raft thread is told, and tells everybody.
+    pub(crate) fn fail(&self, failure: NodeFailure) {
+        lock(&self.failure).get_or_insert(failure);
+        self.inbox.own([Input::Failed]);
+    }
+
+    /// The raft thread itself is gone: does what it would have done. Whoever is dropped unanswered
+    /// gets the answer that was named for that.
+    pub(crate) fn abandon(&self, failure: NodeFailure) {
+        let failure = lock(&self.failure).get_or_insert(failure).clone();
+        self.inbox.stop();
+        let mut left = Lanes::default();
+        self.inbox.take(Some(Duration::ZERO), &mut left);
+        let mut status = NodeStatus::clone(&lock(&self.status));
+        status.failed = Some(failure.clone());
+        *lock(&self.status) = Arc::new(status);
+        drop(left);
+        self.listeners.tell(&NodeEvent::Failed(failure));
+        self.listeners.close();
+    }
+
+    /// Why the node is over, if it is.
+    pub(crate) fn failure(&self) -> Option<NodeFailure> {
+        lock(&self.failure).clone()
     }
 }
 

@@ -78,8 +78,11 @@ pub(crate) enum Reader<S> {
     /// Say from which index on the state is fresh.
     Barrier(Answerer<Result<Index, ReadRefused>>),
     /// Run this on the state, on the raft thread.
-    Look(Box<dyn FnOnce(Result<&S, ReadRefused>) + Send>),
+    Look(Look<S>),
 }
+
+/// A reader's function, run once.
+pub(crate) type Look<S> = Box<dyn FnOnce(Result<&S, ReadRefused>) + Send>;
 
 /// What an operator wants.
 pub(crate) enum Order {
@@ -285,5 +288,94 @@ fn payload_bytes(body: &Body) -> u64 {
         Body::Append { entries, .. } => entries.iter().map(|entry| entry.weight()).sum(),
         Body::InstallSnapshot { data, .. } => data.len() as u64,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::ticket::ticket;
+    use super::*;
+    use crate::proposals::UnknownCause;
+    use crate::state_machine::{Malformed, Restore, SnapshotSource};
+    use crate::types::{LogPosition, Term};
+
+    struct Nothing;
+
+    impl StateMachine for Nothing {
+        type Reply = ();
+        fn apply(&mut self, _: LogPosition, _: &Bytes) {}
+        fn snapshot(&self) -> Box<dyn SnapshotSource> {
+            unreachable!("no snapshot is asked for here")
+        }
+        fn restore(&mut self, _: Restore) -> Result<(), Malformed> {
+            Ok(())
+        }
+    }
+
+    const LIMITS: InboxLimits = InboxLimits {
+        messages_max: 4,
+        message_bytes_max: 100,
+        proposals_max: 2,
+        proposal_bytes_max: 10,
+        reads_max: 1,
+    };
+
+    fn message(body: Body) -> Message {
+        Message { from: NodeId(1), to: NodeId(2), term: Term(1), id: 0, body }
+    }
+
+    fn chunk(bytes: usize) -> Message {
+        let (meta, data) = (SnapshotMeta::default(), Bytes::from(vec![0; bytes]));
+        message(Body::InstallSnapshot { meta, offset: 0, data })
+    }
+
+    fn proposal(bytes: usize) -> NewProposal<()> {
+        let (answer, _) = ticket(|| Outcome::Unknown(UnknownCause::Failed));
+        NewProposal { command: Bytes::from(vec![0; bytes]), deadline: Time::NEVER, answer }
+    }
+
+    fn heartbeat() -> Message {
+        message(Body::Heartbeat { round: 1, commit: Index(0) })
+    }
+
+    #[test]
+    fn a_lane_full_of_payload_still_takes_heartbeats() {
+        let inbox: Inbox<Nothing> = Inbox::new(LIMITS);
+        assert_eq!(inbox.messages(vec![chunk(200)]), 0, "one is always let in");
+        assert_eq!(inbox.messages(vec![chunk(1), heartbeat()]), 1);
+        assert_eq!(inbox.messages(vec![heartbeat(), heartbeat(), heartbeat()]), 1, "by count");
+        let mut lanes = Lanes::default();
+        inbox.take(None, &mut lanes);
+        assert_eq!(lanes.messages.len(), 4);
+        lanes.messages.clear();
+        inbox.take(Some(Duration::ZERO), &mut lanes);
+        assert_eq!(inbox.messages(vec![chunk(60), chunk(60)]), 1, "what was taken counts no more");
+    }
+
+    #[test]
+    fn proposals_are_bounded_by_count_and_bytes() {
+        let inbox: Inbox<Nothing> = Inbox::new(LIMITS);
+        assert!(inbox.propose(proposal(20)).is_ok(), "one is always let in");
+        assert!(matches!(inbox.propose(proposal(1)), Err((_, Refusal::Busy))));
+        let inbox: Inbox<Nothing> = Inbox::new(LIMITS);
+        assert!(inbox.propose(proposal(1)).is_ok());
+        assert!(inbox.propose(proposal(1)).is_ok());
+        assert!(matches!(inbox.propose(proposal(1)), Err((_, Refusal::Busy))));
+    }
+
+    #[test]
+    fn after_the_stop_only_our_own_threads_are_let_in() {
+        let inbox: Inbox<Nothing> = Inbox::new(LIMITS);
+        inbox.stop();
+        assert!(matches!(inbox.propose(proposal(1)), Err((_, Refusal::Stopped))));
+        assert_eq!(inbox.messages(vec![heartbeat()]), 1);
+        inbox.peer_down(NodeId(1));
+        inbox.own([Input::Room(true)]);
+        let mut lanes = Lanes::default();
+        inbox.take(None, &mut lanes);
+        assert!(lanes.stop && lanes.own.len() == 1);
+        assert!(lanes.messages.is_empty() && lanes.peers_down.is_empty());
     }
 }

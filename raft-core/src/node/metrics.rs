@@ -61,6 +61,10 @@ pub struct NodeMetrics {
     pub writes: u64,
     /// Bytes those batches took.
     pub written_bytes: u64,
+    /// Log files in use, after the last batch.
+    pub wal_segments: u64,
+    /// Their bytes, and those of the next one.
+    pub wal_bytes: u64,
     /// Snapshots of our own state written.
     pub snapshots_taken: u64,
     /// Snapshots of our own state that could not be written.
@@ -110,6 +114,8 @@ counters!(
     slow_syncs,
     writes,
     written_bytes,
+    wal_segments,
+    wal_bytes,
     snapshots_taken,
     snapshots_failed,
 );

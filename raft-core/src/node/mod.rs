@@ -1,12 +1,33 @@
 //! Floor 4, *runs*: a replica with threads around it.
+//!
+//! | thread | does | ends when |
+//! |---|---|---|
+//! | `raft` | takes in, steps the replica, hands out its work | told to stop, or the node failed |
+//! | `wal` | writes and syncs the log, all that waits in one batch | the raft thread has ended |
+//! | `segments` | makes the next file of the log ahead of need | the WAL thread has ended |
+//! | `snapshot-writer` | writes snapshots of our own state | the raft thread has ended |
+//! | `snapshot-reader` | reads pieces, for followers and our own state | the raft thread has ended |
+//!
+//! Nothing is decided here. The raft thread waits for nobody, so a heartbeat never waits for a sync;
+//! everything others want of it goes through the bounded inbox. A thread that fails or panics is the
+//! end of the node: whoever waits gets an answer, listeners get [`NodeEvent::Failed`], and nothing
+//! is acknowledged any more.
+//!
+//! [`Node`] starts and stops it all, [`Handle`] is what the rest of the program holds, [`Ticket`] is
+//! how an answer comes back.
 
 mod clock;
 mod events;
 mod handle;
 mod inbox;
 mod metrics;
+mod open;
+mod raft_thread;
+mod snapshot_threads;
 mod status;
 mod ticket;
+mod wal_thread;
+mod worker;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +36,7 @@ pub use events::{NodeEvent, NodeFailure, Receiver};
 pub use handle::Handle;
 pub use inbox::InboxLimits;
 pub use metrics::{NodeMetrics, SYNC_BUCKETS_MICROS};
+pub use open::{Node, NodeOptions, OpenError, cluster_id_of, form};
 pub use status::NodeStatus;
 pub use ticket::Ticket;
 

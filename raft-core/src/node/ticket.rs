@@ -79,12 +79,6 @@ impl<T> Drop for Answerer<T> {
 }
 
 impl<T> Ticket<T> {
-    /// A ticket that is answered already.
-    pub(crate) fn answered(answer: T) -> Ticket<T> {
-        let state = State { answer: Some(answer), done: true, waker: None, sleeper: false };
-        Ticket { slot: Arc::new(Slot { state: Mutex::new(state), answered: Condvar::new() }) }
-    }
-
     /// Blocks until the answer is there.
     ///
     /// # Panics
@@ -220,7 +214,8 @@ mod tests {
     #[test]
     #[should_panic(expected = "asked for twice")]
     fn an_answer_is_given_once() {
-        let mut ticket = Ticket::answered(7);
+        let (answerer, mut ticket) = ticket(|| 0);
+        answerer.answer(7);
         assert_eq!(ticket.wait_timeout(Duration::ZERO), Some(7));
         ticket.wait();
     }

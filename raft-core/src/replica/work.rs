@@ -47,9 +47,9 @@ pub enum Input {
     InstallFailed(LogPosition),
     /// The disk has no room for what clients may propose (`false`), or has it again (`true`).
     Room(bool),
-    /// The disk failed: what is durable is not known. Ends the replica; see
+    /// The disk failed, or a thread of the node: what is durable is not known. Ends the replica; see
     /// [`Replica::is_over`](super::Replica::is_over).
-    StorageFailed,
+    Failed,
     /// The answer to a [`ChunkRequest`]; `None` when that snapshot cannot be read (any more).
     Chunk {
         /// The request this answers.

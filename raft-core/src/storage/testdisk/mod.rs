@@ -8,11 +8,18 @@
 //! operations, run out of room, hold a sync and flip bits. It never invents: a sector is old or
 //! new, never a mixture, and a rename happened or did not.
 
+mod file;
+mod names;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use self::file::File;
+use self::names::{Change, Tree, folder, missing};
 use super::disk::{Disk, DiskFile};
 
 /// The unit in which contents survive or are lost, in bytes.
@@ -113,6 +120,23 @@ impl TestDisk {
     /// A crash that loses nothing: the process died, the machine did not.
     pub fn crash_keeping_all(&self) -> TestDisk {
         self.crash(|_| true)
+    }
+
+    /// The disks a crash now may leave. With at most 8 things to lose, one disk for each subset;
+    /// with more: none or all survive, each one alone, all but each one, and every first part.
+    pub fn crash_images(&self) -> Vec<TestDisk> {
+        let all = self.unsynced();
+        let of = |chosen: &dyn Fn(usize) -> bool| {
+            self.crash(|item| all.iter().position(|other| other == item).is_some_and(chosen))
+        };
+        if all.len() <= 8 {
+            return (0..1 << all.len()).map(|set| of(&|at| set >> at & 1 == 1)).collect();
+        }
+        let each = 0..all.len();
+        let alone = each.clone().map(|one| of(&|at| at == one));
+        let missing = each.clone().map(|one| of(&|at| at != one));
+        let first = (0..=all.len()).map(|count| of(&|at| at < count));
+        alone.chain(missing).chain(first).collect()
     }
 
     /// What a crash now may lose, in a fixed order.
@@ -455,43 +479,6 @@ struct State {
     locks: BTreeMap<String, String>,
 }
 
-/// Names and folders.
-#[derive(Clone)]
-struct Tree {
-    names: BTreeMap<String, u64>,
-    dirs: BTreeSet<String>,
-}
-
-/// One change of a [`Tree`].
-#[derive(Clone, Debug)]
-enum Change {
-    Link { path: String, inode: u64 },
-    Rename { from: String, to: String, inode: u64 },
-    Unlink { path: String },
-    MakeDir { path: String },
-}
-
-/// A file, whatever its name.
-#[derive(Clone, Default)]
-struct File {
-    /// The name it was last given, for messages.
-    path: String,
-    live: Contents,
-    durable: Contents,
-    /// Sectors in which the two differ and that the next sync makes durable.
-    dirty: BTreeSet<u64>,
-    /// Sectors in which the two differ and that a failed sync has given up.
-    forgotten: BTreeSet<u64>,
-    handles: u64,
-}
-
-/// Bytes: sectors that are all zero are not kept.
-#[derive(Clone, Default)]
-struct Contents {
-    len: u64,
-    sectors: BTreeMap<u64, Arc<[u8; SECTOR_BYTES as usize]>>,
-}
-
 const LOG_OPS_MAX: usize = 10_000;
 
 impl State {
@@ -608,182 +595,9 @@ impl State {
     }
 }
 
-impl Tree {
-    fn inode(&self, path: &str) -> io::Result<u64> {
-        self.names.get(path).copied().ok_or_else(|| missing(path))
-    }
-
-    fn apply(&mut self, change: &Change) {
-        match change {
-            Change::Link { path, inode } => {
-                self.names.insert(path.clone(), *inode);
-            }
-            Change::Rename { from, to, inode } => {
-                // Its own making may have been lost while this was kept, and then a later file
-                // can have the old name.
-                if self.names.get(from) == Some(inode) {
-                    self.names.remove(from);
-                }
-                self.names.insert(to.clone(), *inode);
-            }
-            Change::Unlink { path } => {
-                self.names.remove(path);
-            }
-            Change::MakeDir { path } => {
-                self.dirs.insert(path.clone());
-            }
-        }
-    }
-}
-
-impl Default for Tree {
-    fn default() -> Tree {
-        Tree { names: BTreeMap::new(), dirs: BTreeSet::from([String::new()]) }
-    }
-}
-
-impl Change {
-    /// The folder that has to be synced.
-    fn dir(&self) -> &str {
-        match self {
-            Change::Link { path, .. }
-            | Change::Unlink { path }
-            | Change::MakeDir { path }
-            | Change::Rename { to: path, .. } => folder(path),
-        }
-    }
-
-    fn inode(&self) -> Option<u64> {
-        match self {
-            Change::Link { inode, .. } | Change::Rename { inode, .. } => Some(*inode),
-            Change::Unlink { .. } | Change::MakeDir { .. } => None,
-        }
-    }
-}
-
-impl File {
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        for sector in self.live.write(offset, data) {
-            self.forgotten.remove(&sector);
-            if self.live.sectors.get(&sector) == self.durable.sectors.get(&sector) {
-                self.dirty.remove(&sector);
-            } else {
-                self.dirty.insert(sector);
-            }
-        }
-    }
-
-    fn sync(&mut self) {
-        for sector in std::mem::take(&mut self.dirty) {
-            self.durable.copy_sector(sector, &self.live);
-        }
-        self.durable.len = self.live.len;
-    }
-
-    fn after_crash(&self, inode: u64, survivors: &BTreeSet<Unsynced>) -> File {
-        let path = self.path.clone();
-        let mut left = self.durable.clone();
-        if survivors.contains(&Unsynced::Length { path: path.clone(), inode }) {
-            left.len = self.live.len;
-        }
-        for sector in self.dirty.union(&self.forgotten) {
-            let item = Unsynced::Sector { path: path.clone(), inode, sector: *sector };
-            if survivors.contains(&item) && sector * SECTOR_BYTES < left.len {
-                left.copy_sector(*sector, &self.live);
-            }
-        }
-        left.zero_beyond_end();
-        File { path, durable: left.clone(), live: left, ..File::default() }
-    }
-}
-
-impl Contents {
-    fn read(&self, offset: u64, buf: &mut [u8]) {
-        buf.fill(0);
-        for (sector, in_sector, in_buf) in pieces(offset, buf.len()) {
-            if let Some(bytes) = self.sectors.get(&sector) {
-                let part = &bytes[in_sector..in_sector + in_buf.len()];
-                buf[in_buf].copy_from_slice(part);
-            }
-        }
-    }
-
-    /// Returns the sectors that were written to.
-    fn write(&mut self, offset: u64, data: &[u8]) -> Vec<u64> {
-        let mut touched = Vec::new();
-        for (sector, in_sector, in_data) in pieces(offset, data.len()) {
-            let mut bytes = self.sectors.get(&sector).map_or([0; SECTOR_BYTES as usize], |b| **b);
-            bytes[in_sector..in_sector + in_data.len()].copy_from_slice(&data[in_data]);
-            if bytes.iter().all(|byte| *byte == 0) {
-                self.sectors.remove(&sector);
-            } else {
-                self.sectors.insert(sector, Arc::new(bytes));
-            }
-            touched.push(sector);
-        }
-        if !data.is_empty() {
-            self.len = self.len.max(offset + data.len() as u64);
-        }
-        touched
-    }
-
-    fn copy_sector(&mut self, sector: u64, from: &Contents) {
-        match from.sectors.get(&sector) {
-            Some(bytes) => self.sectors.insert(sector, bytes.clone()),
-            None => self.sectors.remove(&sector),
-        };
-    }
-
-    /// What grows over the end again must read as zeroes.
-    fn zero_beyond_end(&mut self) {
-        let last = self.len / SECTOR_BYTES;
-        self.sectors.split_off(&(last + 1));
-        if let Some(bytes) = self.sectors.get(&last) {
-            let mut bytes = **bytes;
-            bytes[(self.len % SECTOR_BYTES) as usize..].fill(0);
-            self.sectors.insert(last, Arc::new(bytes));
-        }
-    }
-}
-
-/// The parts of a range, sector by sector: the sector's number, where the part begins in it, and
-/// which part of the range it is.
-fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
-    let mut done = 0;
-    std::iter::from_fn(move || {
-        if done == len {
-            return None;
-        }
-        let at = offset + done as u64;
-        let in_sector = (at % SECTOR_BYTES) as usize;
-        let part = done..len.min(done + SECTOR_BYTES as usize - in_sector);
-        done = part.end;
-        Some((at / SECTOR_BYTES, in_sector, part))
-    })
-}
-
-fn folder(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-fn missing(path: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("{path:?} is not there"))
-}
-
 /// The one error with this kind: nobody is left to see it.
 fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the process is gone")
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Change::Link { path, .. } => write!(f, "create {path}"),
-            Change::Rename { from, to, .. } => write!(f, "rename {from} {to}"),
-            Change::Unlink { path } => write!(f, "remove {path}"),
-            Change::MakeDir { path } => write!(f, "create-dir {path}"),
-        }
-    }
 }
 
 impl fmt::Display for Op {

@@ -1,8 +1,8 @@
 //! Values as bytes, for the log and for the wire; the only file that knows bincode.
 //!
-//! It turns foreign bytes into sound values or into [`Malformed`]; it never panics on them, never
-//! takes more memory than they have bytes (and a fixed factor), and knows nothing of files or
-//! sockets. What it refuses is refused for a stated reason.
+//! It turns foreign bytes into sound values or into [`Malformed`] with a reason; it never panics on
+//! them, never takes much more memory than they have bytes ([`HEAD_BYTES_MAX`] for a moment), and
+//! knows nothing of files or sockets.
 //!
 //! bincode is set to its plainest form, little-endian integers of fixed width: lengths are u64,
 //! variants are u32 in the order they stand here, an option is one byte and a value. A head is at
@@ -16,11 +16,14 @@
 //!   3 membership          bincode of Membership
 //! ```
 
+mod frame;
+
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use self::frame::{FRAME_BYTES_MAX, FrameDecoder, encode_frame};
 use crate::membership::Membership;
 use crate::state_machine::Malformed;
 use crate::types::{Index, LogPosition, Payload, Term};
@@ -72,7 +75,7 @@ pub fn decode_snapshot_meta(bytes: &[u8]) -> Result<SnapshotMeta, Malformed> {
 
 fn plain_bytes<T: Serialize>(value: &T) -> Vec<u8> {
     let bytes = bincode::serde::encode_to_vec(value, PLAIN)
-        .expect("encoding into memory meets no error: the types have no map or length unknown");
+        .expect("our own types into memory: no length is unknown, no writer fails");
     assert!(bytes.len() <= HEAD_BYTES_MAX, "a head of {} bytes", bytes.len());
     bytes
 }
