@@ -1,3 +1,5 @@
 //! kv
 
+pub mod form;
 pub mod kv;
+pub mod peers;
