@@ -1,0 +1,189 @@
+//! What is simulated beside Raft: the state machine, what clients ask of it, and the path of a
+//! request through a node.
+//!
+//! The key-value daemon is one ([`crate::kv::Kv`]); an embedder's state machine is another with a
+//! few lines ([`Direct`] is the path of a request for those who have none of their own).
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft_core::consensus::event::Refusal;
+use raft_core::proposals::{Outcome, ReadRefused};
+use raft_core::state_machine::StateMachine;
+use raft_core::types::{Index, NodeId, Time};
+
+use crate::plan::ClientOp;
+use crate::trace::OpId;
+
+/// An application: a state machine and its clients.
+pub trait App: Sized + fmt::Debug + 'static {
+    /// The replicated state.
+    type State: StateMachine;
+    /// What a client asks.
+    type Request: Clone + fmt::Debug;
+    /// What it is told.
+    type Answer: Clone + fmt::Debug;
+    /// The path of one request through one node.
+    type Call: Call<Self>;
+
+    /// An empty state.
+    fn state() -> Self::State;
+    /// What a line of the plan asks for. `id` is unique: it makes values that nobody else writes.
+    /// `last` is the last answer this client got about this key.
+    fn request(op: &ClientOp, id: OpId, last: Option<&Self::Answer>) -> Self::Request;
+    /// Whether it asks for a change.
+    fn is_write(request: &Self::Request) -> bool;
+    /// A digest of a reply; equal replies have equal digests.
+    fn digest_reply(reply: &<Self::State as StateMachine>::Reply) -> u64;
+    /// A digest of the whole state; equal states have equal digests.
+    fn digest(state: &Self::State) -> u64;
+    /// A rule every state has to keep (money is conserved), checked whenever a digest is taken. The
+    /// error says what is wrong.
+    fn check(_state: &Self::State) -> Result<(), String> {
+        Ok(())
+    }
+    /// What a client asked, as bytes to forward to another node.
+    fn encode_request(request: &Self::Request) -> Bytes;
+    /// The reverse.
+    fn decode_request(bytes: &Bytes) -> Self::Request;
+}
+
+/// What a call knows about its node at each step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// This node.
+    pub me: NodeId,
+    /// Who leads, as far as it knows.
+    pub leader: Option<NodeId>,
+    /// When the leader was last heard from.
+    pub contact: Option<Time>,
+    /// Whether it belongs to a cluster.
+    pub formed: bool,
+    /// Whether its state is just being put back.
+    pub restoring: bool,
+}
+
+/// The path of one request through one node, without IO.
+pub trait Call<A: App> {
+    /// Begins. `hops` counts how often other nodes have handed it on.
+    fn new(request: A::Request, deadline: Time, hops: u8) -> Self;
+    /// What is asked.
+    fn request(&self) -> &A::Request;
+    /// The next step, given what came of the last one.
+    fn step(&mut self, now: Time, view: &NodeView, came: Came<A>) -> Todo<A>;
+    /// The answer to a read, from the state of this node.
+    fn read(&self, state: &A::State) -> A::Answer;
+}
+
+/// What came of a step of a call.
+pub enum Came<A: App> {
+    /// It begins.
+    Begin,
+    /// Of [`Todo::Propose`].
+    Proposed(Outcome<<A::State as StateMachine>::Reply>),
+    /// Of [`Todo::Barrier`].
+    Barrier(Result<Index, ReadRefused>),
+    /// Of [`Todo::Forward`]: the other node's end of the call.
+    Forwarded(Fate<A>),
+    /// Of [`Todo::Forward`]: no byte left this node.
+    NothingSent,
+    /// Of [`Todo::Forward`]: the connection broke.
+    Broken,
+    /// Of [`Todo::WaitForLeader`].
+    Waited,
+    /// The deadline passed meanwhile.
+    DeadlinePassed,
+}
+
+/// What to do next for a call.
+pub enum Todo<A: App> {
+    /// Propose this command here.
+    Propose(Bytes),
+    /// Make sure the state here is fresh.
+    Barrier,
+    /// Read the state here; the call is over.
+    Read,
+    /// Send it to the leader.
+    Forward {
+        /// Who leads.
+        to: NodeId,
+        /// What the receiver shall be told.
+        hops: u8,
+    },
+    /// Wait until the leader is another one, or until this time.
+    WaitForLeader {
+        /// The end of the wait.
+        until: Time,
+    },
+    /// The call is over.
+    End(Fate<A>),
+}
+
+/// How a call ended, as its node tells it.
+#[derive(Clone, Debug)]
+pub enum Fate<A: App> {
+    /// With an answer.
+    Answered(A::Answer),
+    /// Not carried out, and it will not be. So ends every read that failed.
+    NotApplied,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// An application whose requests go straight to the log: what [`Direct`] needs.
+pub trait Plain: App<Call = Direct<Self>> {
+    /// The command that carries out a write.
+    fn command(request: &Self::Request) -> Bytes;
+    /// What the client is told when the state machine replied this.
+    fn answer(request: &Self::Request, reply: <Self::State as StateMachine>::Reply)
+    -> Self::Answer;
+    /// The answer to a read.
+    fn read(request: &Self::Request, state: &Self::State) -> Self::Answer;
+}
+
+/// The path of a request for applications without one of their own: writes are proposed here and
+/// nowhere else, reads wait for a barrier, nothing is tried again.
+pub struct Direct<A: App> {
+    request: A::Request,
+    app: PhantomData<A>,
+}
+
+impl<A: Plain> Call<A> for Direct<A> {
+    fn new(request: A::Request, _deadline: Time, _hops: u8) -> Direct<A> {
+        Direct { request, app: PhantomData }
+    }
+
+    fn request(&self) -> &A::Request {
+        &self.request
+    }
+
+    fn step(&mut self, now: Time, _view: &NodeView, came: Came<A>) -> Todo<A> {
+        match came {
+            Came::Begin if A::is_write(&self.request) => Todo::Propose(A::command(&self.request)),
+            Came::Begin => Todo::Barrier,
+            Came::Proposed(Outcome::Applied { reply, .. }) => {
+                Todo::End(Fate::Answered(A::answer(&self.request, reply)))
+            }
+            // The client asks another node soon; a pause keeps it from asking a thousand times.
+            Came::Proposed(Outcome::Refused(Refusal::NotLeader { .. })) => {
+                Todo::WaitForLeader { until: now + Duration::from_millis(20) }
+            }
+            Came::Proposed(Outcome::Unknown(_)) | Came::DeadlinePassed => {
+                Todo::End(if A::is_write(&self.request) { Fate::Unknown } else { Fate::NotApplied })
+            }
+            Came::Barrier(Ok(_)) => Todo::Read,
+            Came::Proposed(Outcome::Refused(_) | Outcome::NotApplied)
+            | Came::Barrier(Err(_))
+            | Came::Waited
+            | Came::Forwarded(_)
+            | Came::NothingSent
+            | Came::Broken => Todo::End(Fate::NotApplied),
+        }
+    }
+
+    fn read(&self, state: &A::State) -> A::Answer {
+        A::read(&self.request, state)
+    }
+}
