@@ -61,11 +61,6 @@ pub struct Storage {
     wal: Wal,
     snapshots: Snapshots,
     state: LogState,
-    /// The newest snapshot operation that was carried out in writes not reported yet: not repeated
-    /// when they are tried again.
-    done: Option<(WriteId, usize)>,
-    /// Which of those operations failed to install.
-    refused: Vec<(WriteId, LogPosition)>,
     poisoned: bool,
 }
 
@@ -156,7 +151,9 @@ impl Storage {
         let making = options.making(disk.clone(), owner);
         let mut examined = examine(&*disk, owner)?;
         let snapshots = Snapshots::open(disk.clone(), owner)?;
-        let snapshot = choose_snapshot(&examined.state, |mark| readable(&snapshots, mark))?;
+        let folder = disk.describe(WAL_DIR);
+        let readable = |mark: &SnapshotMeta| readable(&*disk, &snapshots, mark);
+        let snapshot = choose_snapshot(&folder, &examined.state, readable)?;
 
         let entries = std::mem::take(&mut examined.entries);
         let mut state = examined.state.clone();
@@ -172,8 +169,7 @@ impl Storage {
             log_start: state.shape.start(),
             entries,
         };
-        let mut storage =
-            Storage { wal, snapshots, state, done: None, refused: Vec::new(), poisoned: false };
+        let mut storage = Storage { wal, snapshots, state, poisoned: false };
         storage.let_go()?;
         Ok((storage, recovered))
     }
@@ -258,75 +254,79 @@ impl Storage {
     }
 
     fn write_all(&mut self, writes: &[Write]) -> Result<Written, StorageError> {
-        // Room first: after a refusal nothing has happened, and the state is as it was.
-        let mut planned = Vec::new();
+        // Room first: after a refusal nothing has happened, and the state is as it was. Snapshot
+        // operations may be repeated.
         self.wal.make_room(&self.state, &most_records(writes))?;
+        let mut refused = Vec::new();
         for write in writes {
-            self.carry_out_snapshots(write)?;
+            self.carry_out_snapshots(write, &mut refused)?;
         }
 
         let before = self.wal.counts();
+        let mut records = Vec::new();
         if self.wal.at_start() {
-            planned.push(self.state.carry().encode());
+            records.push(self.state.carry().encode());
         }
-        let carried = planned.len();
+        let carried = records.len();
         for write in writes {
-            self.plan(write, &mut planned);
+            self.plan(write, &refused, &mut records);
         }
-        if carried < planned.len() {
-            self.wal.append(&planned)?;
+        if carried < records.len() {
+            self.wal.append(&records)?;
         }
         let after = self.wal.counts();
-        let written = Written {
-            last: writes.last().map_or(WriteId::default(), |write| write.id),
-            install_failed: self.refused.drain(..).map(|(_, position)| position).collect(),
-            sync_took: after.sync_time - before.sync_time,
-            bytes: after.bytes - before.bytes,
-        };
-        self.done = None;
-        if planned.iter().any(|record| record.kind == Kind::Mark) {
+        if records.iter().any(|record| record.kind == Kind::Mark) {
             self.let_go_after_write()?;
         }
-        Ok(written)
+        Ok(Written {
+            last: writes.last().map_or(WriteId::default(), |write| write.id),
+            install_failed: refused.into_iter().map(|(_, position)| position).collect(),
+            sync_took: after.sync_time - before.sync_time,
+            bytes: after.bytes - before.bytes,
+        })
     }
 
-    /// Brings snapshot files to their final state, ahead of the marks that name them.
-    fn carry_out_snapshots(&mut self, write: &Write) -> Result<(), StorageError> {
-        for (number, operation) in write.snapshots.iter().enumerate() {
-            if Some((write.id, number)) <= self.done {
-                continue;
-            }
-            let result = match operation {
+    /// Brings snapshot files to their final state, ahead of the marks that name them. Adds to
+    /// `refused` what could not be installed because its bytes are wrong.
+    fn carry_out_snapshots(
+        &self,
+        write: &Write,
+        refused: &mut Vec<(WriteId, LogPosition)>,
+    ) -> Result<(), StorageError> {
+        for operation in &write.snapshots {
+            match operation {
                 SnapshotWrite::Chunk { meta, offset, data } => {
                     match self.snapshots.receive_chunk(meta, *offset, data) {
-                        Err(ReceiveError::Storage(error)) => Err(error),
+                        Err(ReceiveError::Storage(error)) => return Err(error),
                         // What is missing shows when the whole is verified.
                         Err(error) => {
                             log::warn!("a piece of snapshot {} is lost: {error}", meta.position);
-                            Ok(())
                         }
-                        Ok(()) => Ok(()),
+                        Ok(()) => {}
                     }
                 }
                 SnapshotWrite::Install(meta) => match self.snapshots.finish_receive(meta) {
-                    Err(ReceiveError::Storage(error)) => Err(error),
+                    Err(ReceiveError::Storage(error)) => return Err(error),
                     Err(error) => {
                         log::warn!("snapshot {} is not installed: {error}", meta.position);
-                        self.refused.push((write.id, meta.position));
-                        Ok(())
+                        refused.push((write.id, meta.position));
                     }
-                    Ok(_) => Ok(()),
+                    Ok(_) => {}
                 },
-                SnapshotWrite::Mark(_) => Ok(()),
-            };
-            result?;
-            self.done = Some((write.id, number));
+                // Its file is there already.
+                SnapshotWrite::Mark(_) => {}
+            }
         }
         Ok(())
     }
 
     /// Turns a write into records, in the order that recovery needs them.
-    fn plan(&mut self, write: &Write, records: &mut Vec<Record<Bytes>>) {
+    fn plan(
+        &mut self,
+        write: &Write,
+        refused: &[(WriteId, LogPosition)],
+        records: &mut Vec<Record<Bytes>>,
+    ) {
         let state = &mut self.state;
         for operation in &write.snapshots {
             let (meta, installed) = match operation {
@@ -334,7 +334,7 @@ impl Storage {
                 SnapshotWrite::Install(meta) => (meta, true),
                 SnapshotWrite::Mark(meta) => (meta, false),
             };
-            if self.refused.contains(&(write.id, meta.position)) || is_stale(state, meta) {
+            if refused.contains(&(write.id, meta.position)) || is_stale(state, meta) {
                 continue;
             }
             let anew = installed && state.shape.contradicts(meta.position);
@@ -422,22 +422,25 @@ fn most_records(writes: &[Write]) -> Vec<Record<Bytes>> {
 
 /// Whether a marked snapshot is whole (inner result), or cannot be looked at for other reasons.
 fn readable(
+    disk: &dyn Disk,
     snapshots: &Snapshots,
     mark: &SnapshotMeta,
 ) -> Result<Result<(), StorageError>, StorageError> {
+    let files = snapshots.list()?;
+    let Some(file) = files.iter().find(|file| file.position == mark.position) else {
+        let folder = disk.describe(snapshot::SNAPSHOT_DIR);
+        let expected = format!("the marked snapshot {}", mark.position);
+        return Ok(Err(StorageError::damage(folder, 0, expected, "no such file")));
+    };
     match snapshots.verify(mark.position) {
         Ok(found) if found == *mark => Ok(Ok(())),
         Ok(found) => {
-            let file = format!("{}/{}", snapshot::SNAPSHOT_DIR, mark.position);
-            let expected = format!("the snapshot with digest {:016x}", mark.digest);
+            let expected = format!("a snapshot with digest {:016x}", mark.digest);
             let found = format!("digest {:016x}", found.digest);
-            Ok(Err(StorageError::damage(file, 0, expected, found)))
+            Ok(Err(StorageError::damage(disk.describe(&file.path), 0, expected, found)))
         }
         Err(error @ StorageError::Damage { .. }) => Ok(Err(error)),
-        // A marked file that is gone is damage; a disk that fails is not.
-        Err(StorageError::Io { file, source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            Ok(Err(StorageError::damage(file, 0, "a marked snapshot", "no such file")))
-        }
+        // A disk that fails, a foreign file, a newer format: no reason to take an older snapshot.
         Err(error) => Err(error),
     }
 }

@@ -144,8 +144,10 @@ pub(super) fn examine(disk: &dyn Disk, owner: Owner) -> Result<Examined, Storage
 /// The snapshot to start from, of those marked: the newest that is readable and that the log goes
 /// on from. `None` when there is none and the log begins at 0.
 ///
-/// `readable` says whether a snapshot is whole, or fails for reasons of its own.
+/// `readable` says whether a snapshot is whole, or fails for reasons of its own; `folder` is named
+/// when the log itself is too short.
 pub(super) fn choose_snapshot(
+    folder: &str,
     state: &LogState,
     mut readable: impl FnMut(&SnapshotMeta) -> Result<Result<(), StorageError>, StorageError>,
 ) -> Result<Option<SnapshotMeta>, StorageError> {
@@ -181,7 +183,7 @@ pub(super) fn choose_snapshot(
     }
     Err(trouble.unwrap_or_else(|| {
         let expected = format!("a log from the snapshot {newest} on, without a gap");
-        StorageError::damage(WAL_DIR, 0, expected, format!("the log from {start} to {last}"))
+        StorageError::damage(folder, 0, expected, format!("the log from {start} to {last}"))
     }))
 }
 

@@ -266,9 +266,8 @@ impl Wal {
 
     /// Removes the segments that hold nothing above `position`, oldest first.
     pub fn remove_below(&mut self, position: LogPosition) -> Result<(), StorageError> {
-        while let [oldest, next, ..] = &self.segments[..]
+        while let [oldest, _, ..] = &self.segments[..]
             && oldest.highest <= position.index
-            && next.carried.index <= position.index
         {
             let path = segment_path(oldest.header.sequence);
             let removed = self.making.disk.remove(&path);
