@@ -117,6 +117,28 @@ fn a_crash_at_any_point_leaves_the_old_meta_or_the_new_one() {
     assert!(20 < images, "only {images} images were looked at");
 }
 
+/// The process dies at each operation of forming, the machine lives on, and the next process sees
+/// META. What it has seen (and maybe voted by) must not be lost when the power then fails.
+#[test]
+fn what_a_start_has_seen_survives_the_next_crash() {
+    let form = |disk: &TestDisk| -> Result<(), StorageError> {
+        open(disk, Some("node1"))?.form(ClusterId(0xabcd))
+    };
+    let whole = TestDisk::new();
+    form(&whole).unwrap();
+    let mut formed_in_cache = 0;
+    for last in 0..=whole.ops() {
+        let disk = TestDisk::new();
+        disk.stop_after(last);
+        let _ = form(&disk);
+        let next = disk.restart();
+        let seen = open(&next, Some("node1")).unwrap().meta().clone();
+        assert_eq!(Meta::load(&next.crash_losing_all()).unwrap(), Some(seen.clone()));
+        formed_in_cache += u32::from(seen == formed() && !disk.unsynced().is_empty());
+    }
+    assert!(0 < formed_in_cache, "the case that this is about never came up");
+}
+
 #[test]
 fn a_failing_disk_is_an_error_and_loses_nothing() {
     let kinds = [OpKind::Create, OpKind::Write, OpKind::Sync, OpKind::Rename, OpKind::SyncDir];
@@ -212,6 +234,28 @@ fn a_directory_has_one_holder() {
         let again = DataDir::open(disk, Some("node1"), 99).unwrap();
         assert_eq!(again.meta().node_id, NodeId(ID));
     }
+}
+
+#[test]
+fn a_name_that_is_empty_or_too_long_is_refused() {
+    for name in [String::new(), "x".repeat(256)] {
+        let error = refused(&TestDisk::new(), Some(&name));
+        assert!(error.to_string().contains("1 to 255 bytes"), "{error}");
+    }
+    let disk = TestDisk::new();
+    let longest = "x".repeat(255);
+    open(&disk, Some(&longest)).unwrap();
+    assert_eq!(open(&disk, Some(&longest)).unwrap().meta().name, longest);
+}
+
+/// Between taking the lock and writing its note a holder has no name.
+#[test]
+fn a_holder_without_a_note_is_still_a_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let real: Arc<dyn Disk> = Arc::new(FileDisk::open(dir.path()).unwrap());
+    let _holder = real.lock(LOCK, "").unwrap();
+    let error = DataDir::open(real, None, ID).err().unwrap();
+    assert!(error.to_string().contains("held by another process"), "{error}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use raft_core::types::Index;
 use raft_core::write::{SnapshotMeta, SnapshotWrite, Write};
 use wal_support::{
     CLUSTER, Model, Run, Step, at, create, entries, entry, first_entry, foreign_snapshot, formed,
-    image, meta, open, options, term, write,
+    image, membership, meta, open, options, term, write,
 };
 
 /// Stops the steps after every operation and checks every crash image. Returns the names of the
@@ -248,6 +248,25 @@ fn pitfall_51_an_unsynced_empty_batch_leaves_no_gap() {
     assert_eq!(after.entries.len(), 3);
 }
 
+/// The same when it is a segment's name that was not synced: it is, before anything relies on it.
+#[test]
+fn pitfall_51_a_name_that_was_seen_survives_a_power_loss() {
+    let disk = formed();
+    let (mut storage, _) = open(&disk).expect("formed");
+    storage.write(&[entries(1, 1, 2, 2, 10_000)]).expect("there is room");
+    storage.quiet().expect("there is room");
+    disk.fail_nth(OpKind::SyncDir, 1);
+    storage
+        .write(&[entries(2, 1, 3, 3, 10_000)])
+        .expect_err("the next segment has no durable name");
+    drop(storage);
+
+    let (mut storage, _) = open(&disk).expect("the process starts again");
+    storage.write(&[entries(1, 1, 3, 3, 10_000)]).expect("a healthy disk");
+    let (_, after) = open(&disk.crash_losing_all()).expect("the machine starts again");
+    assert_eq!(after.entries.len(), 3);
+}
+
 /// pitfall 52: a cut that fails stops the log; after the restart the cut has happened or has not.
 #[test]
 fn pitfall_52_a_failed_cut_stops_the_log() {
@@ -349,7 +368,7 @@ fn a_late_segment_is_thrown_away() {
     assert!(storage.needs_segment().is_none(), "one job at a time");
     storage.write(&[entries(1, 1, 2, 2, 40_000)]).expect("it makes its own segment");
     storage.adopt(job.run().expect("a healthy disk"));
-    storage.write(&[entries(2, 1, 3, 3, 40_000)]).expect("and another one");
+    storage.write(&[entries(2, 1, 3, 3, 1000)]).expect("and another one");
     let (_, recovered) = open(&disk.crash_losing_all()).expect("all is durable");
     assert_eq!(recovered.entries.len(), 3);
     let left = disk.list(WAL_DIR).expect("the folder is there");
@@ -390,6 +409,30 @@ fn a_wrong_snapshot_is_not_installed() {
     assert_eq!((recovered.snapshot, recovered.hard_state), (None, term(4)));
     assert_eq!(recovered.entries, [first_entry()]);
     assert_eq!(meta().cluster, Some(CLUSTER));
+}
+
+/// A snapshot of our own that comes after a newer one of the leader's is not marked: it would become
+/// the newest, with no log behind it.
+#[test]
+fn a_snapshot_that_comes_too_late_is_not_marked() {
+    let disk = formed();
+    let (mut storage, _) = open(&disk).expect("formed");
+    storage.write(&[entries(1, 1, 2, 3, 10)]).expect("a healthy disk");
+    let mut writer = storage.snapshots().writer(at(2, 1), &membership()).expect("a healthy disk");
+    writer.piece(b"ours").expect("a healthy disk");
+    let late = SnapshotWrite::Mark(writer.finish().expect("a healthy disk"));
+
+    let (meta, data) = foreign_snapshot(at(50, 4));
+    let chunk = SnapshotWrite::Chunk { meta: meta.clone(), offset: 0, data };
+    let install = Write { snapshots: vec![chunk, SnapshotWrite::Install(meta)], ..write(2) };
+    let late = Write { snapshots: vec![late], ..write(3) };
+    storage.write(&[install]).expect("a healthy disk");
+    storage.write(&[late]).expect("a healthy disk");
+    let (storage, recovered) = open(&disk.crash_losing_all()).expect("all is durable");
+    assert_eq!(recovered.snapshot.map(|meta| meta.position), Some(at(50, 4)));
+    let files = storage.snapshots().list().expect("a healthy disk");
+    assert_eq!(files.iter().map(|file| file.position).collect::<Vec<_>>(), [at(50, 4)]);
+    assert_eq!((recovered.log_start, recovered.entries), (at(50, 4), Vec::new()));
 }
 
 fn storage_job(storage: &mut Storage) -> raft_core::storage::MadeSegment {

@@ -14,7 +14,7 @@ use raft_core::storage::format::{
 use raft_core::storage::meta::Meta;
 use raft_core::storage::testdisk::TestDisk;
 use raft_core::storage::{Storage, WAL_DIR};
-use raft_core::types::{ClusterId, NodeId};
+use raft_core::types::{ClusterId, NodeId, Payload};
 use raft_core::write::{Recovered, SnapshotWrite, Write};
 use wal_support::{
     CLUSTER, Model, NODE, Run, Step, at, entries, foreign_snapshot, formed, image, meta, open,
@@ -154,7 +154,7 @@ fn pitfall_48_a_torn_last_batch_is_trimmed() {
 fn pitfall_48_zeroes_by_content_are_not_missing() {
     let mut zeroes = entries(1, 1, 2, 2, 4000);
     let payload = vec![0; 2000].into_iter().chain(vec![1; 1000]).collect::<Vec<u8>>();
-    zeroes.entries[0].payload = raft_core::types::Payload::Command(payload.into());
+    zeroes.entries[0].payload = Payload::Command(payload.into());
     let (whole, model) = after(&[Step::Write(vec![zeroes])]);
     assert_eq!(model.compare(&recovered(&whole.crash_keeping_all())), Ok(()));
     let (offset, header) = *batches(&whole, FIRST).last().expect("a batch");
@@ -258,6 +258,19 @@ fn foreign_segments_are_refused() {
     // A segment of ours under another name.
     let (disk, _) = several_segments();
     disk.put(SECOND, &disk.contents(FIRST).expect("the first segment"));
+    assert_damage(&disk, SECOND);
+}
+
+/// A segment of ours with the right number, but from another past: the chain of batches shows it.
+#[test]
+fn a_segment_of_another_past_is_damage() {
+    let log = |length: usize| {
+        let one = |id| Step::Write(vec![entries(id, 1, id + 1, id + 1, length)]);
+        after(&(1..=7).map(one).chain([Step::Quiet]).collect::<Vec<_>>()).0
+    };
+    let (disk, other) = (log(700), log(701));
+    assert_eq!(disk.list(WAL_DIR).expect("the folder").len(), 2);
+    disk.put(SECOND, &other.contents(SECOND).expect("a second segment"));
     assert_damage(&disk, SECOND);
 }
 

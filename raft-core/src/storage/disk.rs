@@ -125,9 +125,10 @@ impl Disk for FileDisk {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.by_ref().take(NOTE_BYTES_MAX).read_to_string(&mut holder)?;
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, holder.trim().to_owned()));
+                let mut note = Vec::new();
+                file.by_ref().take(NOTE_BYTES_MAX).read_to_end(&mut note)?;
+                let holder = String::from_utf8_lossy(&note).trim().to_owned();
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, holder));
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }

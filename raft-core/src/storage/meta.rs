@@ -1,7 +1,6 @@
 //! Who this disk is: the lock, and the file META.
 //!
-//! META is made with the data directory and hardly ever written again: once more when the cluster
-//! forms. It is always written whole under another name, synced and renamed, so a crash leaves the
+//! META is made with the data directory and changes once more, when the cluster forms. It is always written whole under another name, synced and renamed, so a crash leaves the
 //! old one or the new one. A directory without META is fresh, unless it holds a log or a snapshot:
 //! then META was lost, and nobody may guess a new identity. This file never touches log or
 //! snapshots.
@@ -67,36 +66,32 @@ pub struct Meta {
 }
 
 impl DataDir {
-    /// Takes the lock, then reads META, or makes it when the directory is fresh: with `wanted_name`
+    /// Takes the lock, then reads META and makes sure that it is durable, or makes it when the directory is fresh: with `wanted_name`
     /// (or the id in print when there is none) and a node id of these `random` bits.
     ///
     /// Refused: a directory in use ([`StorageError::Locked`]), one of another name than the wanted
-    /// ([`StorageError::WrongName`]), one with a log but no META, a damaged META, a newer one.
+    /// ([`StorageError::WrongName`]), one with a log but no META, a damaged META, a newer one, a name
+    /// that is empty or too long.
     pub fn open(
         disk: Arc<dyn Disk>,
         wanted_name: Option<&str>,
         random: u64,
     ) -> Result<DataDir, StorageError> {
-        let lock = disk.lock(LOCK, &format!("process {}\n", process::id())).map_err(|error| {
-            let file = disk.describe(LOCK);
-            match error.kind() {
-                io::ErrorKind::WouldBlock => {
-                    StorageError::Locked { file, holder: error.to_string() }
-                }
-                _ => StorageError::io(file, "lock", error),
-            }
-        })?;
+        let lock = disk
+            .lock(LOCK, &format!("process {}\n", process::id()))
+            .map_err(|error| refused_lock(disk.describe(LOCK), error))?;
         let meta = match Meta::load(&*disk)? {
             Some(meta) => meta.with_name(&*disk, wanted_name)?,
             None => {
                 refuse_orphans(&*disk)?;
-                let id = NodeId(random);
-                let name = wanted_name.map_or_else(|| id.to_string(), str::to_owned);
-                let meta = Meta::create(&name, random);
-                meta.store(&*disk)?;
-                meta
+                let name = wanted_name.map_or_else(|| NodeId(random).to_string(), str::to_owned);
+                refuse_bad_name(&*disk, &name)?;
+                Meta::create(&name, random)
             }
         };
+        // Even a META that was there: the page cache may show one that never reached the disk, when
+        // the process before us died between its rename and its sync.
+        meta.store(&*disk)?;
         Ok(DataDir { disk, meta, _lock: lock })
     }
 
@@ -131,10 +126,9 @@ impl Meta {
     ///
     /// # Panics
     ///
-    /// When the name is empty or longer than [`NAME_BYTES_MAX`]: its owner checks what it is given.
+    /// When the name is empty or longer than [`NAME_BYTES_MAX`]; [`DataDir::open`] refuses it.
     pub fn create(name: &str, random: u64) -> Meta {
-        let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
-        assert!(fits, "a node's name has 1 to {NAME_BYTES_MAX} bytes");
+        assert!(is_name(name), "a node's name has 1 to {NAME_BYTES_MAX} bytes");
         Meta { node_id: NodeId(random), name: name.to_owned(), cluster: None, format: FORMAT }
     }
 
@@ -159,21 +153,22 @@ impl Meta {
 
     /// Makes this the directory's META, durably: once it returns every later start finds it.
     pub fn store(&self, disk: &dyn Disk) -> Result<(), StorageError> {
-        let step = |op, result: io::Result<()>| {
-            result.map_err(|error| StorageError::io(disk.describe(META), op, error))
+        let failed = |op| {
+            let file = disk.describe(META);
+            move |error| StorageError::io(file, op, error)
         };
         match disk.remove(META_TMP) {
             // What a crash may have left.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => step("write", Err(error))?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("write")(error));
+            }
             _ => {}
         }
-        let mut file = disk
-            .create(META_TMP)
-            .map_err(|error| StorageError::io(disk.describe(META_TMP), "create", error))?;
-        step("write", file.write_at(0, &self.encode()))?;
-        step("sync", file.sync())?;
-        step("rename", disk.rename(META_TMP, META))?;
-        step("sync", disk.sync_dir(""))
+        let mut file = disk.create(META_TMP).map_err(failed("create"))?;
+        file.write_at(0, &self.encode()).map_err(failed("write"))?;
+        file.sync().map_err(failed("sync"))?;
+        disk.rename(META_TMP, META).map_err(failed("rename"))?;
+        disk.sync_dir("").map_err(failed("sync"))
     }
 
     fn with_name(self, disk: &dyn Disk, wanted: Option<&str>) -> Result<Meta, StorageError> {
@@ -253,6 +248,28 @@ impl Meta {
             _ => damage(HEAD_BYTES, "a name in UTF-8".into(), "something else".into()),
         }
     }
+}
+
+fn refused_lock(file: String, error: io::Error) -> StorageError {
+    if error.kind() != io::ErrorKind::WouldBlock {
+        return StorageError::io(file, "lock", error);
+    }
+    // The holder may not have written its note yet.
+    let holder = Some(error.to_string()).filter(|note| !note.is_empty());
+    StorageError::Locked { file, holder: holder.unwrap_or_else(|| "another process".into()) }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX
+}
+
+fn refuse_bad_name(disk: &dyn Disk, name: &str) -> Result<(), StorageError> {
+    if is_name(name) {
+        return Ok(());
+    }
+    let text = format!("a node's name has 1 to {NAME_BYTES_MAX} bytes, not {}", name.len());
+    let error = io::Error::new(io::ErrorKind::InvalidInput, text);
+    Err(StorageError::io(disk.describe(META), "write", error))
 }
 
 /// META is the first file of a directory. One that has others has lost it, and under a new identity

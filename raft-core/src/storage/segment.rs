@@ -103,10 +103,10 @@ pub(super) fn read_segment(
         let found = format!("{length} bytes");
         return Err(StorageError::damage(name, 0, "a segment header, 4096 bytes", found));
     }
-    let mut bytes = vec![0; length as usize];
+    let mut bytes = vec![0; PAGE];
     file.read_at(0, &mut bytes).map_err(io("read"))?;
 
-    let header = SegmentHeader::decode(&bytes[..PAGE]).map_err(|fault| match fault {
+    let header = SegmentHeader::decode(&bytes).map_err(|fault| match fault {
         HeaderFault::Damaged(fault) => {
             StorageError::damage(name.clone(), fault.offset, fault.expected, fault.found)
         }
@@ -130,6 +130,9 @@ pub(super) fn read_segment(
         let (expected, found) = (format!("{} bytes", header.bytes), format!("{length} bytes"));
         return Err(StorageError::damage(name, length.min(header.bytes), expected, found));
     }
+    // Only now is it known that the file is a segment, and that its size was meant.
+    bytes.resize(length as usize, 0);
+    file.read_at(PAGE as u64, &mut bytes[PAGE..]).map_err(io("read"))?;
     Ok((header, bytes))
 }
 

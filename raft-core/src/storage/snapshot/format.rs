@@ -33,7 +33,7 @@
 use crate::codec;
 use crate::state_machine::PIECE_BYTES_MAX;
 use crate::storage::error::StorageError;
-use crate::types::{ClusterId, LogPosition, NodeId};
+use crate::types::{ClusterId, Index, LogPosition, NodeId, Term};
 use crate::write::SnapshotMeta;
 
 /// The newest format of a snapshot file, and the one written.
@@ -93,10 +93,9 @@ pub fn file_name(position: LogPosition) -> String {
 /// The position in a file's name; `None` when [`file_name`] makes no such name.
 pub fn parse_file_name(name: &str) -> Option<LogPosition> {
     let (index, term) = name.strip_suffix(".snap")?.split_once('-')?;
-    let position = LogPosition::new(
-        crate::types::Index(index.parse().ok()?),
-        crate::types::Term(term.parse().ok()?),
-    );
+    let (index, term) = (index.parse().ok()?, term.parse().ok()?);
+    let position = LogPosition::new(Index(index), Term(term));
+    // Only the very spelling: `05-2.snap` is not ours.
     (file_name(position) == name).then_some(position)
 }
 

@@ -110,6 +110,8 @@ impl Snapshots {
                     let other = receiving.as_ref().map(|other| other.meta().position);
                     return Err(ReceiveError::nothing_of(meta, other));
                 }
+                // What failed the first time may have been this.
+                self.sync_dir()?;
             }
         }
         Ok(SnapshotFile { position: meta.position, path: path_of(meta.position) })

@@ -10,16 +10,18 @@
 
 mod file;
 mod names;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use self::file::File;
-use self::names::{Change, Tree, folder, missing};
+use self::names::{Change, folder, missing};
+use self::state::State;
 use super::disk::{Disk, DiskFile};
 
 /// The unit in which contents survive or are lost, in bytes.
@@ -117,25 +119,31 @@ impl TestDisk {
         self.crash(|_| false)
     }
 
-    /// A crash that loses nothing: the process died, the machine did not.
+    /// A crash that loses nothing, by luck.
     pub fn crash_keeping_all(&self) -> TestDisk {
         self.crash(|_| true)
+    }
+
+    /// The disk as the next start finds it when the process dies now and the machine lives on: all
+    /// that was written is there, and what was not synced can still be lost by a later crash.
+    pub fn restart(&self) -> TestDisk {
+        TestDisk::with(self.state().restarted())
     }
 
     /// The disks a crash now may leave. With at most 8 things to lose, one disk for each subset;
     /// with more: none or all survive, each one alone, all but each one, and every first part.
     pub fn crash_images(&self) -> Vec<TestDisk> {
-        let all = self.unsynced();
+        let losses = self.unsynced().len();
         let of = |chosen: &dyn Fn(usize) -> bool| {
-            self.crash(|item| all.iter().position(|other| other == item).is_some_and(chosen))
+            let mut numbers = 0..losses;
+            self.crash(|_| numbers.next().is_some_and(chosen))
         };
-        if all.len() <= 8 {
-            return (0..1 << all.len()).map(|set| of(&|at| set >> at & 1 == 1)).collect();
+        if losses <= 8 {
+            return (0..1 << losses).map(|set| of(&|at| set >> at & 1 == 1)).collect();
         }
-        let each = 0..all.len();
-        let alone = each.clone().map(|one| of(&|at| at == one));
-        let missing = each.clone().map(|one| of(&|at| at != one));
-        let first = (0..=all.len()).map(|count| of(&|at| at < count));
+        let alone = (0..losses).map(|one| of(&|at| at == one));
+        let missing = (0..losses).map(|one| of(&|at| at != one));
+        let first = (0..=losses).map(|count| of(&|at| at < count));
         alone.chain(missing).chain(first).collect()
     }
 
@@ -459,145 +467,6 @@ impl Drop for Lock {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    files: BTreeMap<u64, File>,
-    inodes: u64,
-    live: Tree,
-    durable: Tree,
-    /// Changes of `live` that `durable` has not seen, in the order they were made.
-    pending: Vec<(u64, Change)>,
-    ops: u64,
-    log: VecDeque<Op>,
-    stop_after: Option<u64>,
-    faults: BTreeMap<OpKind, u64>,
-    free: Option<u64>,
-    hold_syncs: bool,
-    held_syncs: u64,
-    locks: BTreeMap<String, String>,
-}
-
-const LOG_OPS_MAX: usize = 10_000;
-
-impl State {
-    /// Numbers an operation, unless the process is gone or the operation is to fail.
-    fn begin(&mut self, kind: OpKind, path: &str, detail: String) -> io::Result<()> {
-        if self.stop_after.is_some_and(|last| last <= self.ops) {
-            return Err(gone());
-        }
-        self.ops += 1;
-        let op = Op { number: self.ops, kind, path: path.to_owned(), detail };
-        if self.log.len() == LOG_OPS_MAX {
-            self.log.pop_front();
-        }
-        self.log.push_back(op);
-        self.fault(kind)
-    }
-
-    /// Whether the process still runs. Reading is no longer possible once the last operation that
-    /// is to be carried out has been.
-    fn alive(&self) -> io::Result<()> {
-        match self.stop_after {
-            Some(last) if last <= self.ops => Err(gone()),
-            _ => Ok(()),
-        }
-    }
-
-    fn fault(&mut self, kind: OpKind) -> io::Result<()> {
-        let Some(left) = self.faults.get_mut(&kind) else { return Ok(()) };
-        *left -= 1;
-        if 0 < *left {
-            return Ok(());
-        }
-        self.faults.remove(&kind);
-        Err(io::Error::other(format!("injected failure of {kind:?}")))
-    }
-
-    fn file(&mut self, inode: u64) -> &mut File {
-        self.files.get_mut(&inode).expect("an inode in use is kept")
-    }
-
-    fn live_file(&mut self, path: &str) -> &mut File {
-        let inode = *self.live.names.get(path).unwrap_or_else(|| panic!("{path} is not there"));
-        self.file(inode)
-    }
-
-    fn new_inode(&mut self, file: File) -> u64 {
-        self.inodes += 1;
-        self.files.insert(self.inodes, file);
-        self.inodes
-    }
-
-    fn give_back(&mut self, inode: u64) {
-        let len = self.file(inode).live.len;
-        if let Some(free) = &mut self.free {
-            *free += len;
-        }
-    }
-
-    fn change(&mut self, change: Change) {
-        self.live.apply(&change);
-        self.pending.push((self.ops, change));
-    }
-
-    /// Inodes that have a name, or may have one after a crash.
-    fn reachable(&self) -> BTreeSet<u64> {
-        let named = self.live.names.values().chain(self.durable.names.values()).copied();
-        named.chain(self.pending.iter().filter_map(|(_, change)| change.inode())).collect()
-    }
-
-    /// Lets go of files that no name and no handle leads to.
-    fn collect(&mut self) {
-        let reachable = self.reachable();
-        self.files.retain(|inode, file| 0 < file.handles || reachable.contains(inode));
-    }
-
-    fn unsynced(&self) -> Vec<Unsynced> {
-        let mut all = Vec::new();
-        for (op, change) in &self.pending {
-            let dir = change.dir().to_owned();
-            all.push(Unsynced::Name { dir, change: change.to_string(), op: *op });
-        }
-        for inode in self.reachable() {
-            let file = &self.files[&inode];
-            if file.live.len != file.durable.len {
-                all.push(Unsynced::Length { path: file.path.clone(), inode });
-            }
-            for sector in file.dirty.union(&file.forgotten) {
-                let path = file.path.clone();
-                all.push(Unsynced::Sector { path, inode, sector: *sector });
-            }
-        }
-        all
-    }
-
-    fn after_crash(&self, survivors: &BTreeSet<Unsynced>) -> State {
-        let mut tree = self.durable.clone();
-        for (op, change) in &self.pending {
-            let dir = change.dir().to_owned();
-            let item = Unsynced::Name { dir, change: change.to_string(), op: *op };
-            if survivors.contains(&item) {
-                tree.apply(change);
-            }
-        }
-        // A folder that was lost takes along what was in it.
-        let dirs = tree.dirs.clone();
-        tree.names.retain(|path, _| dirs.contains(folder(path)));
-
-        let mut files = BTreeMap::new();
-        for (path, inode) in &tree.names {
-            let file = self.files[inode].after_crash(*inode, survivors);
-            files.insert(*inode, File { path: path.clone(), ..file });
-        }
-        State { files, inodes: self.inodes, live: tree.clone(), durable: tree, ..State::default() }
-    }
-}
-
-/// The one error with this kind: nobody is left to see it.
-fn gone() -> io::Error {
-    io::Error::new(io::ErrorKind::BrokenPipe, "the process is gone")
 }
 
 impl fmt::Display for Op {

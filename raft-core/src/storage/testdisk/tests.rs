@@ -1,5 +1,7 @@
 //! The disk loses exactly what it may.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn write(disk: &TestDisk, path: &str, offset: u64, bytes: &[u8]) {
@@ -204,6 +206,24 @@ fn a_held_sync_waits_until_it_is_released() {
     disk.release_syncs();
     syncing.join().unwrap().unwrap();
     assert_eq!(disk.crash_losing_all().contents("a").unwrap(), b"new");
+}
+
+#[test]
+fn a_restart_keeps_what_is_unsynced_unsynced() {
+    let disk = TestDisk::new();
+    disk.put("a", b"old");
+    let _lock = disk.lock("LOCK", "").unwrap();
+    write(&disk, "a", 0, b"new");
+    write(&disk, "b", 0, b"b");
+    disk.stop_after(disk.ops());
+    let next = disk.restart();
+    assert_eq!(next.contents("a").unwrap(), b"new");
+    assert_eq!(next.unsynced().len(), disk.unsynced().len());
+    let lost = next.crash_losing_all();
+    assert_eq!((lost.contents("a").unwrap(), lost.contents("b")), (b"old".to_vec(), None));
+    sync(&next, "a");
+    assert_eq!(next.crash_losing_all().contents("a").unwrap(), b"new");
+    next.lock("LOCK", "").unwrap();
 }
 
 #[test]
