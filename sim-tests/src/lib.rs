@@ -2,6 +2,7 @@
 //! daemon's own path of a request, on simulated disks, clocks and wires. A seed is a run.
 
 pub mod app;
+pub mod checkers;
 pub mod disk;
 pub mod marks;
 pub mod observed;
