@@ -5,11 +5,8 @@
 //! few lines ([`Direct`] is the path of a request for those who have none of their own).
 
 use std::fmt;
-use std::marker::PhantomData;
-use std::time::Duration;
 
 use bytes::Bytes;
-use raft_core::consensus::event::Refusal;
 use raft_core::proposals::{Outcome, ReadRefused};
 use raft_core::state_machine::StateMachine;
 use raft_core::types::{Index, NodeId, Time};
@@ -23,7 +20,7 @@ pub trait App: Sized + fmt::Debug + 'static {
     type State: StateMachine;
     /// What a client asks.
     type Request: Clone + fmt::Debug;
-    /// What it is told.
+    /// What it is told, failures included.
     type Answer: Clone + fmt::Debug;
     /// The path of one request through one node.
     type Call: Call<Self>;
@@ -44,10 +41,16 @@ pub trait App: Sized + fmt::Debug + 'static {
     fn check(_state: &Self::State) -> Result<(), String> {
         Ok(())
     }
-    /// What a client asked, as bytes to forward to another node.
-    fn encode_request(request: &Self::Request) -> Bytes;
-    /// The reverse.
-    fn decode_request(bytes: &Bytes) -> Self::Request;
+    /// What an answer means for the fate of its request.
+    fn fate(answer: &Self::Answer) -> Fate;
+    /// The way of a request from one node to another: as bytes and back.
+    fn carry_request(request: Self::Request) -> Self::Request {
+        request
+    }
+    /// The way of an answer from one node to another: as bytes and back.
+    fn carry_answer(answer: Self::Answer) -> Self::Answer {
+        answer
+    }
 }
 
 /// What a call knows about its node at each step.
@@ -85,8 +88,8 @@ pub enum Came<A: App> {
     Proposed(Outcome<<A::State as StateMachine>::Reply>),
     /// Of [`Todo::Barrier`].
     Barrier(Result<Index, ReadRefused>),
-    /// Of [`Todo::Forward`]: the other node's end of the call.
-    Forwarded(Fate<A>),
+    /// Of [`Todo::Forward`]: what the other node answered.
+    Forwarded(A::Answer),
     /// Of [`Todo::Forward`]: no byte left this node.
     NothingSent,
     /// Of [`Todo::Forward`]: the connection broke.
@@ -118,14 +121,14 @@ pub enum Todo<A: App> {
         until: Time,
     },
     /// The call is over.
-    End(Fate<A>),
+    End(A::Answer),
 }
 
-/// How a call ended, as its node tells it.
-#[derive(Clone, Debug)]
-pub enum Fate<A: App> {
-    /// With an answer.
-    Answered(A::Answer),
+/// What became of a request, as far as it was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It was answered.
+    Answered,
     /// Not carried out, and it will not be. So ends every read that failed.
     NotApplied,
     /// Nobody can tell.
@@ -137,49 +140,47 @@ pub trait Plain: App<Call = Direct<Self>> {
     /// The command that carries out a write.
     fn command(request: &Self::Request) -> Bytes;
     /// What the client is told when the state machine replied this.
-    fn answer(request: &Self::Request, reply: <Self::State as StateMachine>::Reply)
-    -> Self::Answer;
+    fn answer(reply: <Self::State as StateMachine>::Reply) -> Self::Answer;
+    /// What the client is told when there is no answer.
+    fn failure(fate: Fate) -> Self::Answer;
     /// The answer to a read.
     fn read(request: &Self::Request, state: &Self::State) -> Self::Answer;
 }
 
-/// The path of a request for applications without one of their own: writes are proposed here and
-/// nowhere else, reads wait for a barrier, nothing is tried again.
+/// The path of a request for applications without one of their own: a write goes to the leader, over
+/// one other node at most; a read waits for a barrier; nothing is tried again.
 pub struct Direct<A: App> {
     request: A::Request,
-    app: PhantomData<A>,
+    hops: u8,
 }
 
 impl<A: Plain> Call<A> for Direct<A> {
-    fn new(request: A::Request, _deadline: Time, _hops: u8) -> Direct<A> {
-        Direct { request, app: PhantomData }
+    fn new(request: A::Request, _deadline: Time, hops: u8) -> Direct<A> {
+        Direct { request, hops }
     }
 
     fn request(&self) -> &A::Request {
         &self.request
     }
 
-    fn step(&mut self, now: Time, _view: &NodeView, came: Came<A>) -> Todo<A> {
+    fn step(&mut self, _now: Time, view: &NodeView, came: Came<A>) -> Todo<A> {
+        let not_applied = Todo::End(A::failure(Fate::NotApplied));
         match came {
-            Came::Begin if A::is_write(&self.request) => Todo::Propose(A::command(&self.request)),
-            Came::Begin => Todo::Barrier,
-            Came::Proposed(Outcome::Applied { reply, .. }) => {
-                Todo::End(Fate::Answered(A::answer(&self.request, reply)))
-            }
-            // The client asks another node soon; a pause keeps it from asking a thousand times.
-            Came::Proposed(Outcome::Refused(Refusal::NotLeader { .. })) => {
-                Todo::WaitForLeader { until: now + Duration::from_millis(20) }
-            }
-            Came::Proposed(Outcome::Unknown(_)) | Came::DeadlinePassed => {
-                Todo::End(if A::is_write(&self.request) { Fate::Unknown } else { Fate::NotApplied })
-            }
+            Came::Begin if !A::is_write(&self.request) => Todo::Barrier,
+            Came::Begin => match view.leader {
+                Some(leader) if leader == view.me => Todo::Propose(A::command(&self.request)),
+                Some(to) if self.hops == 0 => Todo::Forward { to, hops: 1 },
+                _ => not_applied,
+            },
+            Came::Proposed(Outcome::Applied { reply, .. }) => Todo::End(A::answer(reply)),
+            Came::Forwarded(answer) => Todo::End(answer),
             Came::Barrier(Ok(_)) => Todo::Read,
-            Came::Proposed(Outcome::Refused(_) | Outcome::NotApplied)
-            | Came::Barrier(Err(_))
-            | Came::Waited
-            | Came::Forwarded(_)
-            | Came::NothingSent
-            | Came::Broken => Todo::End(Fate::NotApplied),
+            Came::Proposed(Outcome::Unknown(_)) | Came::Broken | Came::DeadlinePassed
+                if A::is_write(&self.request) =>
+            {
+                Todo::End(A::failure(Fate::Unknown))
+            }
+            _ => not_applied,
         }
     }
 

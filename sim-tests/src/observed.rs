@@ -14,28 +14,41 @@ pub struct Observed<A: App> {
     inner: A::State,
     /// Digest of all replies since the last restore.
     chain: u64,
-    applied: RefCell<Vec<Applied>>,
+    steps: RefCell<Vec<Step>>,
 }
 
-/// A command that went through a state machine.
+/// Something that went through a state machine.
 #[derive(Clone, Debug)]
-pub struct Applied {
-    /// Where it stands in the log.
-    pub at: LogPosition,
-    /// The command.
-    pub command: Bytes,
-    /// The chain of reply digests after it.
-    pub reply: u64,
-    /// The digest of the whole state, at some indexes.
-    pub state: Option<u64>,
-    /// What the application says is wrong with the state.
-    pub fault: Option<String>,
+pub enum Step {
+    /// A command.
+    Applied {
+        /// Where it stands in the log.
+        at: LogPosition,
+        /// Its bytes.
+        command: Bytes,
+        /// The chain of reply digests after it.
+        reply: u64,
+        /// The digest of the whole state, at some indexes.
+        state: Option<u64>,
+    },
+    /// A snapshot took the place of the state.
+    Restored {
+        /// The digest of the whole state.
+        state: u64,
+    },
+    /// The application finds its state wrong.
+    Fault {
+        /// After which entry.
+        at: LogPosition,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 impl<A: App> Observed<A> {
     /// An empty state.
     pub fn new() -> Observed<A> {
-        Observed { inner: A::state(), chain: 0, applied: RefCell::default() }
+        Observed { inner: A::state(), chain: 0, steps: RefCell::default() }
     }
 
     /// The application's state.
@@ -43,9 +56,9 @@ impl<A: App> Observed<A> {
         &self.inner
     }
 
-    /// What was applied since the last call, in order.
-    pub fn take_applied(&self, into: &mut Vec<Applied>) {
-        into.append(&mut self.applied.borrow_mut());
+    /// What went through since the last call, in order.
+    pub fn take_steps(&self, into: &mut Vec<Step>) {
+        into.append(&mut self.steps.borrow_mut());
     }
 }
 
@@ -64,9 +77,11 @@ impl<A: App> StateMachine for Observed<A> {
             self.chain.rotate_left(5).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ A::digest_reply(&reply);
         let is_due = at.index.0.is_multiple_of(crate::trace::DIGEST_EVERY);
         let state = is_due.then(|| A::digest(&self.inner));
-        let fault = if is_due { A::check(&self.inner).err() } else { None };
         let command = command.clone();
-        self.applied.get_mut().push(Applied { at, command, reply: self.chain, state, fault });
+        self.steps.get_mut().push(Step::Applied { at, command, reply: self.chain, state });
+        if is_due && let Err(what) = A::check(&self.inner) {
+            self.steps.get_mut().push(Step::Fault { at, what });
+        }
         reply
     }
 
@@ -75,9 +90,12 @@ impl<A: App> StateMachine for Observed<A> {
     }
 
     fn restore(&mut self, step: Restore) -> Result<(), Malformed> {
-        if step == Restore::End {
+        let ends = step == Restore::End;
+        self.inner.restore(step)?;
+        if ends {
             self.chain = 0;
+            self.steps.get_mut().push(Step::Restored { state: A::digest(&self.inner) });
         }
-        self.inner.restore(step)
+        Ok(())
     }
 }

@@ -152,6 +152,8 @@ pub enum Fault {
         /// After how many more disk operations of the storage calls under way: 0 dies before the
         /// first of them.
         fuse: u8,
+        /// What of the unsynced survives.
+        loss: CrashLoss,
     },
     /// The process is asked to end, ends in order, and starts again later.
     Stop {
@@ -174,14 +176,15 @@ pub enum Fault {
         /// When it starts again.
         down: Duration,
     },
-    /// Both processes die and start again, each with the other's disk.
+    /// Both processes die and start again with the other's disk, which they have to refuse. In the
+    /// end both disks go back.
     Swap {
         /// One machine.
         one: Machine,
         /// The other.
         other: Machine,
-        /// When they start again.
-        down: Duration,
+        /// For how long the disks are swapped.
+        lasts: Duration,
     },
     /// A second process tries to start on the machine's disk while the first runs. It has to be
     /// refused and to change nothing.
@@ -229,6 +232,18 @@ pub enum Fault {
         /// How long.
         lasts: Duration,
     },
+}
+
+/// What a crash leaves of what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CrashLoss {
+    /// All of it: only the process died.
+    Nothing,
+    /// Each sector and each name is kept or lost by chance.
+    Some,
+    /// As `Some`, and sectors may be cut or garbage. That cannot be told from rot, so it counts as
+    /// damage.
+    Garbage,
 }
 
 /// A set of directed links between machines. Clients are outside of it.
