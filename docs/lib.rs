@@ -3,6 +3,8 @@
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+#[doc = include_str!("raft.md")]
+pub mod raft {}
 #[doc = include_str!("style.md")]
 pub mod style {}
 #[doc = include_str!("decisions/README.md")]

@@ -61,6 +61,10 @@ fn a_restarted_replica_puts_its_snapshot_back_and_then_its_log() {
     let order = cluster.order(leader, |id| Input::SnapshotNow { id });
     cluster.run();
     assert_eq!(cluster.snapshots_taken[&order], Err(SnapshotRefused::Restoring));
+    // A piece that nobody asked for (now) must not end up in the state.
+    let of = cluster.replica(leader).raft().status().snapshot;
+    let piece = Ok(Some(Bytes::from_static(b"x")));
+    cluster.step(leader, Input::Piece { of, number: 7, piece });
     cluster.seat(leader).files_stall = false;
     cluster.leader();
     cluster.pass(SECOND);
@@ -187,6 +191,28 @@ fn a_snapshot_waits_for_the_disk() {
     cluster.run();
     let taken = cluster.snapshots_taken[&order].as_ref().unwrap();
     assert_eq!(taken.position.index, cluster.replica(leader).applied());
+}
+
+/// A snapshot is written once, however long its mark in the log takes.
+#[test]
+fn a_snapshot_is_not_written_again_while_its_mark_waits_for_the_disk() {
+    let mut cluster = Cluster::with(1, |config| config.snapshot_entries = 4);
+    let leader = cluster.leader();
+    cluster.seat(leader).files_stall = true;
+    for _ in 0..4 {
+        cluster.propose(leader, "a", Time::NEVER);
+        cluster.run();
+    }
+    assert!(cluster.seat(leader).is_writing_snapshot());
+    cluster.seat(leader).disk_stalls = true;
+    cluster.seat(leader).files_stall = false;
+    cluster.run();
+    cluster.seat(leader).files_stall = true;
+    cluster.pass(SECOND);
+    assert!(!cluster.seat(leader).is_writing_snapshot());
+    let order = cluster.order(leader, |id| Input::SnapshotNow { id });
+    cluster.run();
+    assert_eq!(cluster.snapshots_taken[&order], Err(SnapshotRefused::NothingNew));
 }
 
 #[test]

@@ -23,32 +23,14 @@ pub use hello::{Hello, Identity, PROTOCOL, Standing};
 pub use start::PeerSpec;
 
 use raft_core::membership::{Member, Membership};
-use raft_core::types::ClusterId;
-use twox_hash::XxHash64;
+use raft_core::node::cluster_id_of;
 
 /// What this set of nodes forms: a membership in which all vote, and its digest, the cluster id.
 /// The order in which the identities are given does not matter.
 pub fn formation_of(set: &[Identity]) -> Formation {
-    let mut sorted = set.to_vec();
-    sorted.sort();
-    let cluster = digest(&sorted);
-    let membership = Membership::of_voters(sorted.into_iter().map(|identity| {
+    let membership = Membership::of_voters(set.iter().cloned().map(|identity| {
         (identity.node_id, Member { name: identity.name, address: identity.address })
     }));
+    let cluster = cluster_id_of(&membership);
     Formation { membership, cluster }
-}
-
-/// XXH64 (seed 0) over `node id u64 LE, name length u32 LE, name, address length u32 LE, address` of
-/// each identity in node id order. The same bytes on every machine: a cluster id is for ever.
-fn digest(sorted: &[Identity]) -> ClusterId {
-    let mut bytes = Vec::new();
-    for identity in sorted {
-        bytes.extend_from_slice(&identity.node_id.0.to_le_bytes());
-        for text in [&identity.name, &identity.address] {
-            let length = u32::try_from(text.len()).expect("names and addresses are short");
-            bytes.extend_from_slice(&length.to_le_bytes());
-            bytes.extend_from_slice(text.as_bytes());
-        }
-    }
-    ClusterId(XxHash64::oneshot(0, &bytes))
 }

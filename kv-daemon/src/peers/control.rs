@@ -160,8 +160,10 @@ async fn attempt(
         let body = collect(response.into_body(), ANSWER_BYTES_MAX).await?;
         Ok::<_, String>((status, body))
     };
-    let answered =
-        timeout(shared.config.answer_timeout, drive(&mut connected.connection, exchange));
+    // The peer holds the response open for `answer_timeout` and then says that there is no answer:
+    // only a peer that says nothing at all is silent.
+    let patience = shared.config.answer_timeout * 5 / 4;
+    let answered = timeout(patience, drive(&mut connected.connection, exchange));
     let (status, body) = match answered.await {
         Err(_) => return Err(Trouble::Silent),
         Ok(Err(error) | Ok(Err(error))) => return Err(Trouble::Unreachable(error)),

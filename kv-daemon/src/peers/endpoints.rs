@@ -13,7 +13,7 @@ use hyper::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Method};
 use log::debug;
 use raft_core::codec::{FrameDecoder, encode_frame};
-use raft_core::message::Message;
+use raft_core::message::{Body, Message};
 use raft_core::types::{ClusterId, NodeId};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -221,9 +221,16 @@ impl Shared {
                 ours.node_id, ours.cluster
             )));
         }
+        if from == Some(ours.node_id) {
+            return Err(Refused::conflict(format!(
+                "the sender says it is {}, which is this node: two nodes run on copies of one data \
+                 directory",
+                ours.node_id
+            )));
+        }
         if let (Some(from), Some(core)) = (from, self.core.get()) {
             let membership = core.membership();
-            if !membership.contains(from) || from == ours.node_id {
+            if !membership.contains(from) {
                 return Err(Refused::conflict(format!(
                     "the sender {from} is no member of cluster {} as node {} knows it ({membership})",
                     ours.cluster, ours.node_id
@@ -254,6 +261,9 @@ impl Shared {
         let Some(message) = message.filter(|_| bytes.is_empty()) else {
             return Err(Refused::malformed(format!("/raft/{kind} takes exactly one frame")));
         };
+        if matches!(message.body, Body::Heartbeat { .. }) {
+            self.peer(message.from).heartbeat_came();
+        }
         match self.ask_core(message).await? {
             None => Ok(no_answer()),
             Some(answer) => {
@@ -269,9 +279,6 @@ impl Shared {
         let bytes = whole(body, SINGLE_BYTES_MAX).await?;
         let question = json::question(kind, self.config.node_id, &bytes);
         let message = question.map_err(Refused::malformed)?;
-        if message.from == self.config.node_id {
-            return Err(Refused::malformed("\"from\" is this node itself"));
-        }
         self.admit_message(kind, self.config.cluster, &message)?;
         let answer = self.ask_core(message).await?;
         match answer.as_ref().and_then(json::reply) {
@@ -310,7 +317,7 @@ impl Shared {
         if !bytes.is_empty() || messages.iter().any(|message| message.from != sender) {
             return Err(Refused::malformed("the body is not whole frames of one sender"));
         }
-        let stream = self.waiting.stream(sender, class);
+        let stream = self.waiting.stream(sender, class, false);
         messages.iter().for_each(|message| stream.expect(message.id));
         self.deliver(messages);
         let _ = timeout(self.config.answer_timeout, stream.all_answered.notified()).await;
@@ -333,7 +340,7 @@ impl Shared {
         sender: NodeId,
         body: Pieces,
     ) -> Response {
-        let stream = self.waiting.stream(sender, class);
+        let stream = self.waiting.stream(sender, class, true);
         let cluster = self.config.cluster;
         let answers = Frames::<Message>::of(
             stream.answers.clone(),
@@ -468,7 +475,6 @@ impl Shared {
             answer(answers, id, encode_result(&busy));
             return Ok(true);
         };
-        // From here on the time is ours; one hop more has been made.
         let call = service.call(request, incoming.time_left, incoming.hops);
         let answers = answers.clone();
         self.runtime.spawn(async move {

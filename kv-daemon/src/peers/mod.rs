@@ -6,14 +6,14 @@
 //!
 //! | connection | carries | how |
 //! |---|---|---|
-//! | control | votes, pre-votes, heartbeats, timeout-now, read-index | `POST /raft/<kind>`, one after the other ([`control`]) |
-//! | log | appends | one endless `POST /raft/append-entries` ([`stream`]) |
+//! | control | votes, pre-votes, heartbeats, timeout-now, read-index | `POST /raft/<kind>`, one after the other (`control.rs`) |
+//! | log | appends | one endless `POST /raft/append-entries` (`stream.rs`) |
 //! | bulk | snapshots | one endless `POST /raft/install-snapshot` |
-//! | propose | forwarded writes, those above 64 KiB on a connection of their own | one endless `POST /raft/propose` each ([`propose`]) |
+//! | propose | forwarded writes, those above 64 KiB on a connection of their own | one endless `POST /raft/propose` each (`propose.rs`) |
 //!
 //! HTTP/1.1 carries one exchange at a time on a connection, which is why what must not wait for
 //! each other does not share one. An answer of the core goes the other way: to the response that
-//! was held open for its request ([`waiting`], [`endpoints`]).
+//! was held open for its request (`waiting.rs`, `endpoints.rs`).
 //!
 //! Nothing here decides anything of Raft. Messages may get lost here (a full queue, a broken
 //! connection), and the core stands that; a forwarded write that may have left is never sent again.
@@ -89,7 +89,8 @@ pub struct PeersConfig {
     pub node_id: NodeId,
     /// The cluster it belongs to.
     pub cluster: ClusterId,
-    /// How long an answer on the control connection may take; the core's `election_timeout_min`.
+    /// How long the response to a request on the control connection is held open for the core's
+    /// answer (the asker waits a quarter longer); the core's `election_timeout_min`, 400 ms.
     /// Shorter: slow disks lose votes. Longer: a silent peer blocks its connection longer.
     pub answer_timeout: Duration,
     /// The largest frame that is read, in bytes; 80 MiB. Has to hold the largest entry.
@@ -261,6 +262,10 @@ struct Peer {
     /// Raised when streams have to be opened anew: the peer is back after a silence, and what TCP
     /// still holds back for it would come late.
     renewed: watch::Sender<u64>,
+    /// The same for forwarded writes, by the only sign a follower has: the leader's heartbeats were
+    /// gone for a while and are back.
+    leader_back: watch::Sender<u64>,
+    last_heartbeat: Mutex<Option<Instant>>,
     running: [AtomicBool; 5],
     rtt_nanos: AtomicU64,
     sent_bytes: AtomicU64,
@@ -408,6 +413,8 @@ impl Peer {
             small: Arc::new(Proposals::new(line, shared.config.frame_bytes_max)),
             large: Arc::new(Proposals::new(line, shared.config.frame_bytes_max)),
             renewed: watch::Sender::new(0),
+            leader_back: watch::Sender::new(0),
+            last_heartbeat: Mutex::new(None),
             running: Default::default(),
             rtt_nanos: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
@@ -426,6 +433,18 @@ impl Peer {
     fn refused(&self, text: String) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         self.reach.conflict(text);
+    }
+
+    /// It sent a heartbeat, which a leader does many times a second.
+    fn heartbeat_came(&self) {
+        const GONE_FOR: Duration = Duration::from_secs(2);
+        let mut last = self.last_heartbeat.lock().expect("no code panics while it holds this lock");
+        let gone = last.is_some_and(|at| GONE_FOR < at.elapsed());
+        *last = Some(Instant::now());
+        drop(last);
+        if gone {
+            self.leader_back.send_modify(|times| *times += 1);
+        }
     }
 
     /// Takes a measured round trip in: an eighth of it counts.

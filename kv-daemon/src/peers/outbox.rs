@@ -237,10 +237,11 @@ mod tests {
         outbox.push(1, 1).expect("there is room");
         outbox.push(2, 1).expect("there is room");
         let mut frames = frames(&outbox);
-        let mut first = Box::pin(frames.next());
-        assert!(futures_util::poll!(&mut first).is_pending(), "the gate is shut");
+        let mut context = Context::from_waker(Waker::noop());
+        let polled = Pin::new(&mut frames).poll_next(&mut context);
+        assert_eq!(polled, Poll::Pending, "the gate is shut");
         outbox.set_open(true);
-        assert_eq!(first.await, Some(Ok(Bytes::from_static(&[1, 2]))));
+        assert_eq!(frames.next().await, Some(Ok(Bytes::from_static(&[1, 2]))));
         outbox.close();
         assert_eq!(frames.next().await, None);
     }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use raft_core::types::{ClusterId, NodeId};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::headers::Line;
@@ -182,6 +182,10 @@ impl Traffic for Proposals {
             }
             Ok(())
         })
+    }
+
+    fn renewed(&self, peer: &Peer) -> watch::Receiver<u64> {
+        peer.leader_back.subscribe()
     }
 
     fn broken(&self) {

@@ -16,6 +16,7 @@ use hyper::{Request, StatusCode};
 use raft_core::codec::{FrameDecoder, encode_frame};
 use raft_core::message::Message;
 use raft_core::types::ClusterId;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::connect::{collect, connect, endless, handshake};
@@ -45,6 +46,8 @@ pub(super) trait Traffic: Send + Sync + 'static {
     fn encode(self: &Arc<Self>) -> Encode<Self::Item>;
     /// How answers are read.
     fn read(self: &Arc<Self>) -> Read;
+    /// What says that the peer is back after a silence.
+    fn renewed(&self, peer: &Peer) -> watch::Receiver<u64>;
     /// There is no stream (any more): nothing will come of what was sent, and what waits shall not
     /// be sent later.
     fn broken(&self);
@@ -82,7 +85,7 @@ async fn converse<T: Traffic>(shared: &Arc<Shared>, peer: &Arc<Peer>, traffic: &
         Err(error) => return peer.failed(&error),
     };
     let mut connection = Box::pin(connection);
-    let mut renewed = peer.renewed.subscribe();
+    let mut renewed = traffic.renewed(peer);
 
     let frames = Frames::of(traffic.outbox().clone(), traffic.encode());
     let request = Request::post(format!("/raft/{}", traffic.endpoint()))
@@ -194,6 +197,10 @@ impl Traffic for Messages {
             this.shared.deliver(answers);
             Ok(())
         })
+    }
+
+    fn renewed(&self, peer: &Peer) -> watch::Receiver<u64> {
+        peer.renewed.subscribe()
     }
 
     fn broken(&self) {

@@ -66,6 +66,8 @@ struct State {
 pub(super) struct AnswerStream {
     peer: NodeId,
     class: Class,
+    /// It stays open for whatever comes, unlike the response to one batch.
+    kept: bool,
     /// The answers on their way out.
     pub(super) answers: Arc<Outbox<Message>>,
     outstanding: Mutex<BTreeSet<u64>>,
@@ -93,11 +95,12 @@ impl Waiting {
         Some(waiter)
     }
 
-    /// Opens a stream of answers.
-    pub(super) fn stream(&self, peer: NodeId, class: Class) -> Arc<AnswerStream> {
+    /// Opens a stream of answers: one that stays (`kept`), or the response to one batch.
+    pub(super) fn stream(&self, peer: NodeId, class: Class, kept: bool) -> Arc<AnswerStream> {
         let stream = Arc::new(AnswerStream {
             peer,
             class,
+            kept,
             answers: Arc::new(Outbox::new(ANSWERS_MAX, ANSWER_BYTES_MAX)),
             outstanding: Mutex::default(),
             all_answered: Notify::new(),
@@ -127,9 +130,14 @@ impl Waiting {
         if let Some(waiter) = state.singles.remove(&(answer.to, class, answer.id)) {
             return waiter.send(answer).is_ok();
         }
-        let mut streams = state.streams.iter().rev();
+        let alike = |open: &&Arc<AnswerStream>| open.peer == answer.to && open.class == class;
+        let mut streams = state.streams.iter().rev().filter(alike);
+        // An answer whose request came on a stream that is gone (or was covered by an answer that
+        // overtook it) is still worth sending: on the newest stream that is there to stay.
         let stream = streams
-            .find(|open| open.peer == answer.to && open.class == class && open.expects(answer.id));
+            .clone()
+            .find(|open| open.expects(answer.id))
+            .or_else(|| streams.find(|open| open.kept));
         stream.cloned().is_some_and(|stream| stream.answer(answer))
     }
 
@@ -157,7 +165,8 @@ impl AnswerStream {
         self.outstanding().contains(&id)
     }
 
-    /// Queues an answer. It covers its own request and all older ones of this stream.
+    /// Queues an answer. It covers its own request and all older ones of this stream; should an
+    /// older one be answered later nevertheless, that answer is sent too.
     fn answer(&self, answer: Message) -> bool {
         let mut outstanding = self.outstanding();
         let newer = outstanding.split_off(&(answer.id.saturating_add(1)));
@@ -196,7 +205,7 @@ mod tests {
     #[test]
     fn an_answer_to_appends_covers_the_older_ones_of_its_stream() {
         let waiting = Waiting::default();
-        let stream = waiting.stream(NodeId(1), Class::Append);
+        let stream = waiting.stream(NodeId(1), Class::Append, false);
         (1..=3).for_each(|id| stream.expect(id));
         assert!(waiting.route(answer(1, 2)));
         assert!(!waiting.route(answer(1, 1)), "covered by the answer to 2");
@@ -209,10 +218,11 @@ mod tests {
     #[test]
     fn an_answer_goes_to_the_stream_its_request_came_on() {
         let waiting = Waiting::default();
-        let old = waiting.stream(NodeId(1), Class::Append);
-        let new = waiting.stream(NodeId(1), Class::Append);
-        let other = waiting.stream(NodeId(2), Class::Append);
-        let snapshot = waiting.stream(NodeId(1), Class::Snapshot);
+        let old = waiting.stream(NodeId(1), Class::Append, true);
+        let new = waiting.stream(NodeId(1), Class::Append, true);
+        let batch = waiting.stream(NodeId(1), Class::Append, false);
+        let other = waiting.stream(NodeId(2), Class::Append, true);
+        let snapshot = waiting.stream(NodeId(1), Class::Snapshot, true);
         old.expect(5);
         new.expect(7);
         other.expect(5);
@@ -223,16 +233,20 @@ mod tests {
         assert!(ids(&other).is_empty() && ids(&snapshot).is_empty());
         old.expect(8);
         waiting.close(&old);
-        assert!(!waiting.route(answer(1, 8)), "nobody waits on a closed stream");
+        assert!(waiting.route(answer(1, 8)));
+        assert_eq!(ids(&new), [8], "its own stream is gone, the newest that stays takes it");
+        waiting.close(&new);
+        assert!(!waiting.route(answer(1, 9)), "a batch only takes what it asked for");
+        assert!(ids(&batch).is_empty());
     }
 
     #[test]
     fn too_many_streams_of_one_peer_close_the_oldest() {
         let waiting = Waiting::default();
-        let first = waiting.stream(NodeId(1), Class::Append);
+        let first = waiting.stream(NodeId(1), Class::Append, true);
         first.expect(1);
         for _ in 0..STREAMS_PER_PEER {
-            waiting.stream(NodeId(1), Class::Append);
+            waiting.stream(NodeId(1), Class::Append, false);
         }
         assert!(!waiting.route(answer(1, 1)));
     }

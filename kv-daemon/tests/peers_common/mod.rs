@@ -86,7 +86,7 @@ pub fn nodes(count: usize, answering: impl Fn(NodeId) -> Answering) -> Vec<Node>
 
 /// Two nodes that answer everything at once.
 pub fn pair() -> (Node, Node) {
-    let mut nodes = nodes(2, |_| Box::new(|message| usual_answer(message)));
+    let mut nodes = nodes(2, |_| Box::new(usual_answer));
     let second = nodes.pop().expect("there are two");
     (nodes.pop().expect("there are two"), second)
 }
@@ -99,14 +99,24 @@ impl Node {
         membership: Membership,
         answering: Answering,
     ) -> Node {
+        let answer_timeout = Duration::from_secs(5);
+        let config = PeersConfig { answer_timeout, ..PeersConfig::new(id, cluster) };
+        Node::start_with(config, listener, membership, answering)
+    }
+
+    pub fn start_with(
+        config: PeersConfig,
+        listener: TcpListener,
+        membership: Membership,
+        answering: Answering,
+    ) -> Node {
+        let id = config.node_id;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .expect("a runtime");
         let address = membership.member(id).map_or(String::new(), |member| member.address.clone());
-        let config =
-            PeersConfig { answer_timeout: Duration::from_secs(5), ..PeersConfig::new(id, cluster) };
         let peers = Peers::new(config, runtime.handle().clone());
         let core = Arc::new(FakeCore {
             membership,

@@ -156,7 +156,10 @@ impl Progress {
             State::Snapshot(_) => false,
         };
         if lost {
-            self.probe(received.next());
+            // A lost probe has shown nothing: the same is asked again, instead of sending a log
+            // that the follower may well hold from its beginning.
+            let probing = matches!(self.state, State::Probe { .. });
+            self.probe(if probing { self.next } else { received.next() });
         }
         lost
     }

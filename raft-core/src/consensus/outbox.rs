@@ -78,6 +78,13 @@ impl Outbox {
         self.truncate_from = Some(self.truncate_from.map_or(first, |earlier| earlier.min(first)));
     }
 
+    /// A snapshot took the place of the log up to `at`: what was to be cut is gone, and no
+    /// outstanding write may vouch for anything above it.
+    pub(crate) fn replace_log(&mut self, at: Index) {
+        self.truncate_from = None;
+        self.cap_claims(at.next());
+    }
+
     /// No outstanding write may vouch for anything at or above `first` any more.
     pub(crate) fn cap_claims(&mut self, first: Index) {
         for outstanding in &mut self.outstanding {
@@ -127,26 +134,27 @@ impl Outbox {
         claim
     }
 
-    /// Gathers everything decided since the last time into one write, if there is anything.
-    pub(crate) fn take_write(&mut self, log: &mut Log) -> Option<Write> {
-        let fresh = log.written() < log.last().index;
-        let quiet = self.hard_state.is_none() && self.truncate_from.is_none();
-        if quiet && !fresh && self.snapshots.is_empty() {
+    /// Gathers everything decided since the last time into one write, if there is anything. While
+    /// `installing` a snapshot that is about to replace the log, that log stays as it is on the
+    /// disk: what it lacks is written if the install fails.
+    pub(crate) fn take_write(&mut self, log: &mut Log, installing: bool) -> Option<Write> {
+        let fresh = !installing && log.written() < log.last().index;
+        let cut = if installing { None } else { self.truncate_from.take() };
+        if self.hard_state.is_none() && cut.is_none() && !fresh && self.snapshots.is_empty() {
             return None;
         }
-        let entries = if fresh {
-            log.entries(log.written().next(), log.last().index, u64::MAX)
-        } else {
-            Vec::new()
-        };
-        log.set_written();
+        let mut entries = Vec::new();
+        if fresh {
+            entries = log.entries(log.written().next(), log.last().index, u64::MAX);
+            log.set_written();
+        }
         self.issued = self.next_write();
-        self.outstanding.push_back(Outstanding { id: self.issued, claim: log.last().index });
+        self.outstanding.push_back(Outstanding { id: self.issued, claim: log.written() });
         Some(Write {
             id: self.issued,
             snapshots: mem::take(&mut self.snapshots),
             hard_state: self.hard_state.take(),
-            truncate_from: self.truncate_from.take(),
+            truncate_from: cut,
             entries,
         })
     }

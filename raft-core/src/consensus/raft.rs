@@ -132,7 +132,7 @@ impl Raft {
             Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
         let Common { log, out, config, snapshots, .. } = &mut self.common;
-        out.effects.write = out.take_write(log);
+        out.effects.write = out.take_write(log, snapshots.installing());
         if !snapshots.restoring() {
             out.effects.apply = log.take_committed(config.apply_bytes_max);
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::event::ChunkRequest;
+use super::log::Log;
 use super::progress::{Progress, Sending, Stage, State};
 use super::raft::{Common, Raft, Role};
 use crate::membership::Membership;
@@ -59,6 +60,11 @@ impl Snapshots {
         self.receiving.as_ref().is_some_and(|receiving| receiving.install.is_some())
     }
 
+    /// Our newest snapshot; one that is being marked is as good as taken.
+    fn newest<'a>(&'a self, log: &'a Log) -> &'a SnapshotMeta {
+        self.marking.last().map_or(log.snapshot(), |(_, meta)| meta)
+    }
+
     /// Whether the state machine is not what the log says: until it is, nothing is applied.
     pub(crate) fn restoring(&self) -> bool {
         self.restoring.is_some()
@@ -106,8 +112,8 @@ impl Raft {
     /// Position and membership of a snapshot taken now, if one is due by size or count; the caller
     /// remembers whether one is under way.
     pub fn snapshot_due(&self) -> Option<(LogPosition, Membership)> {
-        let Common { log, config, .. } = &self.common;
-        let since = log.snapshot();
+        let Common { log, config, snapshots, .. } = &self.common;
+        let since = snapshots.newest(log);
         let bytes = log.weight(since.position.index, log.applied());
         let entries = log.applied().0 - since.position.index.0;
         // A snapshot as large as the last one costs as much to write as the log it replaces.
@@ -122,7 +128,7 @@ impl Raft {
     pub fn snapshot_point(&self) -> Option<(LogPosition, Membership)> {
         let Common { log, snapshots, .. } = &self.common;
         let at = log.applied();
-        let fresh = log.snapshot().position.index < at && at <= log.durable();
+        let fresh = snapshots.newest(log).position.index < at && at <= log.durable();
         if !fresh || snapshots.restoring() || snapshots.installing() {
             return None;
         }
@@ -175,7 +181,7 @@ impl Raft {
         let common = &mut self.common;
         let at = meta.position;
         common.log.install(meta.clone());
-        common.out.cap_claims(at.index.next());
+        common.out.replace_log(at.index);
         common.snapshots.marking.clear();
         common.snapshots.restoring = Some(at);
         common.out.effects.restore = Some(meta);
@@ -289,8 +295,16 @@ impl Raft {
                 });
                 common.request(to, Body::InstallSnapshot { meta, offset, data });
             }
+            None if common.log.snapshot().position == meta.position => {
+                // There is no other: ask again as if it had been lost on the way, not at once and
+                // for ever.
+                sending.stage = Stage::Sent { at: common.now };
+                common.tell(true, |_| {
+                    format!("snapshot {} cannot be read -> {to} has to wait", meta.position)
+                });
+            }
             None => {
-                // Removed or unreadable: feed it from the newest one.
+                // Removed meanwhile: feed it from the newest one.
                 let newest = common.log.snapshot().clone();
                 common.tell(true, |_| {
                     format!("snapshot {} is gone -> {to} gets {}", meta.position, newest.position)

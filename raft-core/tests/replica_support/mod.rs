@@ -55,7 +55,7 @@ impl StateMachine for Ledger {
 #[derive(Clone, Default)]
 pub struct ModelDisk {
     pub recovered: Recovered,
-    /// Pieces of snapshots, each body being the pieces with their lengths in front.
+    /// Snapshots; a body is the pieces with their lengths in front, and a zero.
     pub snapshots: BTreeMap<LogPosition, (SnapshotMeta, Vec<u8>)>,
     receiving: Vec<u8>,
 }
@@ -171,10 +171,10 @@ impl Cluster {
         self.seat(id).replica.as_mut().expect("the node runs").step(now, input);
     }
 
-    pub fn propose(&mut self, to: NodeId, command: &'static str, deadline: Time) -> u64 {
+    pub fn propose(&mut self, to: NodeId, command: impl Into<Bytes>, deadline: Time) -> u64 {
         self.next_id += 1;
-        let command = Bytes::from_static(command.as_bytes());
-        self.step(to, Input::Propose { id: ProposalId(self.next_id), command, deadline });
+        let (id, command) = (ProposalId(self.next_id), command.into());
+        self.step(to, Input::Propose { id, command, deadline });
         self.next_id
     }
 
@@ -206,7 +206,7 @@ impl Cluster {
                 return;
             }
         }
-        panic!("the cluster does not come to rest");
+        panic!("the cluster does not come to rest at {}: {:?}", self.now, self.wire);
     }
 
     /// The running node that leads and is ready to serve.
@@ -331,6 +331,8 @@ impl Cluster {
                 body.push(piece.len() as u8);
                 body.extend_from_slice(&piece);
             }
+            // As on a real disk the body has an end of its own, so it is never empty.
+            body.push(0);
             let meta = SnapshotMeta {
                 position: order.position,
                 membership: order.membership,
@@ -414,7 +416,7 @@ impl ModelDisk {
 
 fn pieces(mut body: &[u8]) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || {
-        let (length, rest) = body.split_first()?;
+        let (length, rest) = body.split_first().filter(|(length, _)| **length != 0)?;
         let (piece, rest) = rest.split_at(*length as usize);
         body = rest;
         Some(Bytes::copy_from_slice(piece))
