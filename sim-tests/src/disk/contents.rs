@@ -39,7 +39,9 @@ pub(super) struct File {
     pub(super) forgotten: Sectors,
     /// What durable sectors held before their last write, where that was not zero.
     pub(super) before: BTreeMap<u64, Box<Sector>>,
-    /// Open handles, of processes that live or died.
+    /// Whether bytes at rest have changed.
+    pub(super) rotten: bool,
+    /// Open handles, of processes that live.
     pub(super) handles: u32,
 }
 
@@ -111,7 +113,18 @@ impl File {
             live.set_sector(sector, was.as_deref());
         }
         live.set_len(self.durable_len);
-        File { path: self.path.clone(), ..File::at_rest(live) }
+        File { path: self.path.clone(), rotten: self.rotten, ..File::at_rest(live) }
+    }
+
+    /// Cuts the file off, durably; what was written behind is forgotten.
+    pub(super) fn cut(&mut self, len: u64) {
+        assert!(len <= self.live.len, "a file is cut, not grown");
+        let end = len.div_ceil(SECTOR_BYTES as u64);
+        for sectors in [&mut self.dirty, &mut self.forgotten] {
+            sectors.0.retain(|(sector, _)| *sector < end);
+        }
+        self.live.set_len(len);
+        self.durable_len = self.durable_len.min(len);
     }
 
     /// A file of which all is durable.

@@ -129,7 +129,7 @@ fn power_failure(state: &mut State, damage: bool) -> Aftermath {
         let file = state.files.get_mut(inode).expect("a name leads to a file");
         if !file.is_durable() {
             let contents = what_is_left(file, mood, damage, rng, &mut aftermath);
-            *file = File::at_rest(contents);
+            *file = File { rotten: file.rotten, ..File::at_rest(contents) };
         }
         path.clone_into(&mut file.path);
     }

@@ -17,6 +17,7 @@ mod contents;
 mod crash;
 mod handle;
 mod names;
+mod rot;
 mod state;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,9 +28,10 @@ use raft_core::storage::disk::Disk;
 pub use self::contents::SECTOR_BYTES;
 pub use self::crash::{Aftermath, Crash};
 use self::handle::Handle;
+pub use self::rot::Rotten;
 use self::state::State;
 pub use self::state::{Counts, Unsynced};
-use crate::plan::{DiskFault, DiskPace};
+use crate::plan::{DiskFault, DiskPace, Place, Rot};
 
 /// A disk. Clones are handles of the same one: two machines swap disks by swapping these.
 #[derive(Clone)]
@@ -82,10 +84,19 @@ impl SimDisk {
     ///
     /// # Panics
     ///
-    /// For [`DiskFault::NoSpace`] and [`DiskFault::Slow`]: they end at a time, and the disk knows
-    /// none. See [`SimDisk::set_full`] and [`SimDisk::set_slow`].
+    /// For [`DiskFault::NoSpace`] and [`DiskFault::Slow`], which end at a time that the disk does
+    /// not know: see [`SimDisk::set_full`] and [`SimDisk::set_slow`]; and for [`DiskFault::Rot`],
+    /// which strikes at once: see [`SimDisk::rot`].
     pub fn inject(&self, fault: DiskFault) {
         self.state().arm(fault);
+    }
+
+    /// Lets bytes at rest change, or a file; `None` when there is nothing that may: the place is
+    /// empty, what is there is not durable, has rotted before, or, for rot that looks like a write
+    /// that never happened, nothing written later proves it. Whatever is struck is damage: a start
+    /// that reads it has to say so, or to do without it.
+    pub fn rot(&self, rot: Rot, place: Place) -> Option<Rotten> {
+        rot::rot(&mut self.state(), rot, place)
     }
 
     /// From now on (or no longer) there is no room: creating, renaming and growing files fails.
@@ -124,6 +135,12 @@ impl SimDisk {
     /// How much is not durable.
     pub fn unsynced(&self) -> Unsynced {
         self.state().unsynced()
+    }
+
+    /// The files that a power failure could change or take away: what they hold, their length or
+    /// their name is not durable. Sorted.
+    pub fn at_risk(&self) -> Vec<String> {
+        self.state().at_risk()
     }
 
     /// What has happened on this disk.

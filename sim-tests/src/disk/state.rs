@@ -42,6 +42,7 @@ pub(super) struct State {
 pub(super) struct Chance {
     pub(super) crash: Rng,
     pub(super) fault: Rng,
+    pub(super) rot: Rng,
     time: Rng,
 }
 
@@ -108,6 +109,8 @@ pub struct Counts {
     pub sectors_garbage: u64,
     /// Changes of names that a crash undid.
     pub names_dropped: u64,
+    /// Times that bytes at rest changed.
+    pub rotten: u64,
 }
 
 /// How much a crash may lose.
@@ -141,7 +144,7 @@ impl State {
             full: false,
             pace: DiskPace::default(),
             slow: Duration::ZERO,
-            chance: Chance { crash: stream(0), fault: stream(1), time: stream(2) },
+            chance: Chance { crash: stream(0), fault: stream(1), rot: stream(2), time: stream(3) },
             counts: Counts::default(),
             history: XxHash64::with_seed(0),
         }
@@ -301,6 +304,13 @@ impl State {
             all.lengths += usize::from(file.durable_len != file.live.len);
         }
         all
+    }
+
+    pub(super) fn at_risk(&self) -> Vec<String> {
+        let at_risk = |(path, inode): &(&String, &u64)| {
+            self.durable.names.get(*path) != Some(*inode) || !self.files[inode].is_durable()
+        };
+        self.live.names.iter().filter(at_risk).map(|(path, _)| path.clone()).collect()
     }
 
     pub(super) fn durable_image(&self) -> State {
