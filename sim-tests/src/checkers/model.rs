@@ -421,3 +421,81 @@ impl Span {
         is_within
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether one key takes these operations one after the other.
+    fn takes(ops: &[Op]) -> bool {
+        let keys = Keys { count: 1 };
+        let step = |states: Vec<State>, op: &Op| {
+            let mut next = Vec::new();
+            states.iter().for_each(|state| keys.step(state, op, &mut next));
+            next
+        };
+        !ops.iter().fold(vec![keys.initial()], step).is_empty()
+    }
+
+    fn put(reply: Reply) -> Op {
+        let then = vec![Change::Put { key: 0, value: Value::UNSEEN }];
+        Op::Write { compares: vec![], then, otherwise: vec![], reply }
+    }
+
+    /// A second put, answered with this revision.
+    fn put_again(revision: u64) -> Op {
+        put(Reply::Succeeded { revision, done: vec![Done::Put { created: false, version: 2 }] })
+    }
+
+    /// A delete for absent keys only, which found one changed at `current`.
+    fn found(current: u64, revision: u64) -> Op {
+        let compares = vec![Compare { key: 0, test: Test::Absent }];
+        let reply = Reply::ConditionFailed { current: Some(current), revision, done: vec![] };
+        Op::Write { compares, then: vec![Change::Delete { key: 0 }], otherwise: vec![], reply }
+    }
+
+    fn get(created: u64, modified: u64, version: u64, revision: u64) -> Op {
+        let saw = Some(Saw { value: Value::UNSEEN, created, modified, version });
+        Op::Get { key: 0, saw, revision }
+    }
+
+    #[test]
+    fn a_change_without_an_answer_lies_between_what_was_told_before_and_after() {
+        let unknown = || put(Reply::Unknown);
+        for (created, is_possible) in [(0, false), (1, true), (4, true), (5, false), (9, false)] {
+            let ops = [unknown(), put_again(5), get(created, 5, 2, 9)];
+            assert_eq!(takes(&ops), is_possible, "created at {created}");
+        }
+    }
+
+    #[test]
+    fn a_revision_once_seen_is_that_one_from_then_on() {
+        let begin = || [put(Reply::Unknown), found(3, 4)];
+        assert!(takes(&[begin().to_vec(), vec![found(3, 5)]].concat()));
+        assert!(!takes(&[begin().to_vec(), vec![found(4, 5)]].concat()));
+        // The first version came to be when it was last changed.
+        assert!(takes(&[begin().to_vec(), vec![put_again(6), get(3, 6, 2, 6)]].concat()));
+        assert!(!takes(&[begin().to_vec(), vec![put_again(6), get(2, 6, 2, 6)]].concat()));
+    }
+
+    #[test]
+    fn what_was_changed_without_an_answer_counts() {
+        // Revision 1 is the first that anything can have, and 2 the second.
+        assert!(takes(&[put(Reply::Unknown), get(1, 1, 1, 1)]));
+        assert!(!takes(&[put(Reply::Unknown), get(1, 1, 1, 0)]));
+        assert!(takes(&[put(Reply::Unknown), put(Reply::Unknown), get(1, 2, 2, 2)]));
+        assert!(!takes(&[put(Reply::Unknown), put(Reply::Unknown), get(1, 1, 2, 2)]));
+    }
+
+    #[test]
+    fn a_write_that_was_seen_was_carried_out_at_that_revision() {
+        assert!(takes(&[put(Reply::Seen { revision: 3 }), get(3, 3, 1, 3)]));
+        assert!(!takes(&[put(Reply::Seen { revision: 3 }), get(2, 2, 1, 3)]));
+        assert!(!takes(&[get(1, 1, 1, 1), put(Reply::Seen { revision: 3 })]));
+        let compares = vec![Compare { key: 0, test: Test::Exists }];
+        let reply = Reply::Seen { revision: 3 };
+        let then = vec![Change::Put { key: 0, value: Value(1) }];
+        let on_nothing = Op::Write { compares, then, otherwise: vec![], reply };
+        assert!(!takes(&[on_nothing]), "its compare did not hold");
+    }
+}
