@@ -135,9 +135,10 @@ impl<A: App> World<A> {
                     place.slow = by;
                     (Lasting::Slow(at), lasts)
                 }
-                DiskFault::Rot { .. } => {
-                    self.place(at).lost = true;
-                    return self.place(at).disk.inject(fault);
+                DiskFault::Rot { rot, place: area } => {
+                    let place = self.place(at);
+                    place.lost |= place.disk.rot(rot, area).is_some();
+                    return;
                 }
                 fault => return self.place(at).disk.inject(fault),
             },

@@ -85,6 +85,8 @@ pub(crate) struct FormingProcess {
     forming: Forming,
     /// What all agreed on; being written.
     decided: Option<Membership>,
+    /// The earliest look at the time that is scheduled.
+    wake_at: Time,
 }
 
 /// A node.
@@ -294,7 +296,7 @@ impl<A: App> World<A> {
         let others = (0..self.plan.voters).map(Machine).filter(|other| *other != machine);
         let peers = others.map(|it| PeerSpec { name: None, address: address(it) }).collect();
         let forming = Forming::new(me, peers, "simulated", now);
-        let forming = FormingProcess { dir, forming, decided: None };
+        let forming = FormingProcess { dir, forming, decided: None, wake_at: Time::NEVER };
         self.place(machine).process = Process::Forming(Box::new(forming));
         self.see(Seen::Started { machine, node: id, recovered: None });
         if self.plan.voters == 1 {
@@ -311,8 +313,19 @@ impl<A: App> World<A> {
         self.write_formation(machine);
     }
 
+    /// Forming looks at the time.
+    pub(crate) fn form_due(&mut self, machine: Machine) {
+        let now = self.now;
+        if let Process::Forming(process) = &mut self.place(machine).process
+            && process.wake_at == now
+        {
+            process.wake_at = Time::NEVER;
+            self.form_wake(machine);
+        }
+    }
+
     /// Forming asks what it wants to know.
-    pub(crate) fn form_wake(&mut self, machine: Machine) {
+    fn form_wake(&mut self, machine: Machine) {
         let now = self.now;
         let place = self.place(machine);
         let (local, life) = (place.clock.read(now), place.life);
@@ -335,7 +348,11 @@ impl<A: App> World<A> {
         }
         let deadline = process.forming.deadline();
         let at = place.clock.when(deadline).max(now + Duration::from_micros(10));
-        self.queue.push(at, Event::FormWake(machine, life));
+        let Process::Forming(process) = &mut place.process else { return };
+        if at < process.wake_at {
+            process.wake_at = at;
+            self.queue.push(at, Event::FormWake(machine, life));
+        }
         for ask in asks {
             let number = ask.ask;
             let all = (0..self.plan.machines()).map(Machine);
@@ -541,6 +558,10 @@ impl<A: App> World<A> {
         let place = &mut self.places[usize::from(machine.0)];
         let local = place.clock.read(now);
         let Some(running) = place.running_mut() else { return };
+        if running.wake_at != now {
+            // An earlier one was scheduled after this.
+            return;
+        }
         running.wake_at = Time::NEVER;
         if running.replica.deadline() <= local {
             self.poke(machine);
@@ -662,13 +683,12 @@ impl<A: App> World<A> {
         if deadline <= clock.read(now) {
             return self.poke(machine);
         }
-        let mut at = clock.when(deadline);
+        let at = clock.when(deadline);
         if at < running.wake_at {
-            running.wake_at = at;
-            if !late.is_zero() {
-                at = at + place.rng.span(Duration::ZERO, late);
-            }
-            self.queue.push(at, Event::Wake(machine, life));
+            let late = if late.is_zero() { late } else { place.rng.span(Duration::ZERO, late) };
+            let Some(running) = place.running_mut() else { return };
+            running.wake_at = at + late;
+            self.queue.push(at + late, Event::Wake(machine, life));
         }
     }
 
@@ -794,16 +814,19 @@ impl<A: App> World<A> {
             let takes = self.sync_time(machine);
             return self.later(takes, Event::LogDone(machine, life));
         }
-        let at = clock.when(running.keeper.deadline());
+        let at = clock.when(running.keeper.deadline()).max(now);
         if at < Time::NEVER && running.log.due_at.is_none_or(|due| at < due) {
             running.log.due_at = Some(at);
-            self.queue.push(at.max(now), Event::LogDue(machine, life));
+            self.queue.push(at, Event::LogDue(machine, life));
         }
     }
 
     /// The log's thread looks at the time.
     pub(crate) fn log_due(&mut self, machine: Machine) {
-        if let Some(running) = self.places[usize::from(machine.0)].running_mut() {
+        let now = self.now;
+        if let Some(running) = self.places[usize::from(machine.0)].running_mut()
+            && running.log.due_at == Some(now)
+        {
             running.log.due_at = None;
             self.run_log(machine);
         }

@@ -301,7 +301,7 @@ impl<A: App> World<A> {
             }
             Event::Opened(machine, _) => self.opened(machine),
             Event::Formed(machine, _) => self.formed(machine),
-            Event::FormWake(machine, _) => self.form_wake(machine),
+            Event::FormWake(machine, _) => self.form_due(machine),
             Event::Pass(machine, _) => self.scheduled_pass(machine),
             Event::Wake(machine, _) => self.wake(machine),
             Event::LogDone(machine, _) => self.log_done(machine),
