@@ -43,6 +43,10 @@ pub trait App: Sized + fmt::Debug + 'static {
     }
     /// What an answer means for the fate of its request.
     fn fate(answer: &Self::Answer) -> Fate;
+    /// Whether an answer says that a condition of the request did not hold.
+    fn is_refusal(_answer: &Self::Answer) -> bool {
+        false
+    }
     /// The way of a request from one node to another: as bytes and back.
     fn carry_request(request: Self::Request) -> Self::Request {
         request

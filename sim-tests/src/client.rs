@@ -206,6 +206,9 @@ impl<A: App> World<A> {
             }
             Heard::Answer(answer, index) => match A::fate(&answer) {
                 Fate::Answered => {
+                    if A::is_refusal(&answer) {
+                        self.marks.hit(Mark::ConditionFailed);
+                    }
                     client.last.insert(open.planned.key, answer.clone());
                     self.end_op(number, OpEnd::Answered { answer, index });
                 }

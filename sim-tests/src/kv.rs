@@ -115,6 +115,10 @@ impl App for Kv {
         }
     }
 
+    fn is_refusal(answer: &Told) -> bool {
+        matches!(answer, Ok(Answer::ConditionFailed { .. }))
+    }
+
     fn carry_request(request: Request) -> Request {
         let bytes = forward::encode_request(&request).to_bytes();
         forward::decode_request(&bytes).expect("what was encoded can be read")

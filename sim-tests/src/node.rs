@@ -27,7 +27,7 @@ use raft_core::storage::meta::DataDir;
 use raft_core::storage::snapshot::{SnapshotWriter, Snapshots};
 use raft_core::storage::{MakeSegment, Storage, StorageOptions};
 use raft_core::types::{ClusterId, LogPosition, NodeId, ProposalId, ReadId, Time};
-use raft_core::write::Write;
+use raft_core::write::{SnapshotMeta, SnapshotWrite, Write};
 
 use crate::app::{App, Came, NodeView};
 use crate::client::CallId;
@@ -317,7 +317,7 @@ impl<A: App> World<A> {
     pub(crate) fn form_due(&mut self, machine: Machine) {
         let now = self.now;
         if let Process::Forming(process) = &mut self.place(machine).process
-            && process.wake_at == now
+            && process.wake_at <= now
         {
             process.wake_at = Time::NEVER;
             self.form_wake(machine);
@@ -558,8 +558,8 @@ impl<A: App> World<A> {
         let place = &mut self.places[usize::from(machine.0)];
         let local = place.clock.read(now);
         let Some(running) = place.running_mut() else { return };
-        if running.wake_at != now {
-            // An earlier one was scheduled after this.
+        if now < running.wake_at {
+            // This one was scheduled before the time that counts was known, or has been overtaken.
             return;
         }
         running.wake_at = Time::NEVER;
@@ -611,6 +611,12 @@ impl<A: App> World<A> {
         }
         if let Some(write) = work.write {
             self.see(Seen::WriteIssued { machine, write: &write });
+            if write.truncate_from.is_some() {
+                self.marks.hit(Mark::LogTruncated);
+            }
+            if write.snapshots.iter().any(|it| matches!(it, SnapshotWrite::Install(_))) {
+                self.marks.hit(Mark::SnapshotInstalled);
+            }
             if let Some(running) = self.places[at].running_mut() {
                 running.log.waiting.push(write);
             }
@@ -825,7 +831,7 @@ impl<A: App> World<A> {
     pub(crate) fn log_due(&mut self, machine: Machine) {
         let now = self.now;
         if let Some(running) = self.places[usize::from(machine.0)].running_mut()
-            && running.log.due_at == Some(now)
+            && running.log.due_at.is_some_and(|due| due <= now)
         {
             running.log.due_at = None;
             self.run_log(machine);
@@ -979,8 +985,10 @@ impl<A: App> World<A> {
             place.lost = true;
             self.marks.hit(Mark::DamageFound);
         }
-        if matches!(exit, Exit::Storage(_)) {
-            self.marks.hit(Mark::StorageFailed);
+        match &exit {
+            Exit::Storage(_) => self.marks.hit(Mark::StorageFailed),
+            Exit::Foreign(_) => self.marks.hit(Mark::SwappedDiskRefused),
+            _ => {}
         }
         self.see(Seen::Exited { machine, exit: &exit });
         self.end_process(machine);
@@ -1131,7 +1139,7 @@ impl<A: App> World<A> {
 fn snapshot_piece(
     snapshots: &Snapshots,
     writing: &mut Writing,
-) -> Result<Option<raft_core::write::SnapshotMeta>, StorageError> {
+) -> Result<Option<SnapshotMeta>, StorageError> {
     let Some(writer) = &mut writing.writer else {
         writing.writer = Some(snapshots.writer(writing.position, &writing.membership)?);
         return Ok(None);

@@ -442,7 +442,9 @@ impl<A: App> World<A> {
         let Phase::Healing { core, until, probe, served } = &mut self.phase else { return };
         let (core, until, served, probing) = (*core, *until, *served, probe.is_some());
         if until < now {
-            let why = if served {
+            let why = if served && self.clients.iter().all(Client::is_idle) {
+                format!("the machines {:?} do not come to hold the same", members(core))
+            } else if served {
                 "open requests do not end".to_owned()
             } else {
                 format!("no write succeeds on the machines {:?}", members(core))
