@@ -74,7 +74,7 @@
 //! | 1 sentences | [`message`], [`membership`], [`config`], [`mod@write`], [`codec`], [`state_machine`] | IO, time |
 //! | 2a decides | [`consensus`] | files, sockets, clocks, threads, chance, `storage` |
 //! | 2b keeps | [`storage`] | `consensus` |
-//! | 3 joins | [`proposals`], [`replica`] | threads, clocks |
+//! | 3 joins | [`proposals`], [`replica`], [`keeper`] | threads, clocks |
 //! | 4 runs | [`node`], [`transport`] | any async runtime |
 //!
 //! # Driving it yourself
@@ -146,6 +146,7 @@
 pub mod codec;
 pub mod config;
 pub mod consensus;
+pub mod keeper;
 pub mod membership;
 pub mod message;
 pub mod node;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floor of each module of raft-core. The two halves of floor 2 must not know each other.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("types", 0),
     ("membership", 0),
     ("message", 1),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, u8); 15] = [
     ("consensus", 2),
     ("storage", 2),
     ("replica", 3),
+    ("keeper", 3),
     ("proposals", 3),
     ("transport", 4),
     ("node", 4),

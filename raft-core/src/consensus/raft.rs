@@ -160,13 +160,10 @@ impl Raft {
 
     /// A look from outside.
     pub fn status(&self) -> Status {
-        let Common { config, hard_state, log, leader_contact, now, dropped, .. } = &self.common;
-        let (leader, contact, ready, peers) = match &self.role {
-            Role::Follower(follower) => (follower.leader, *leader_contact, false, Vec::new()),
-            Role::PreCandidate(_) | Role::Candidate(_) => (None, *leader_contact, false, vec![]),
+        let Common { config, hard_state, log, dropped, .. } = &self.common;
+        let (ready, peers) = match &self.role {
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => (false, Vec::new()),
             Role::Leader(leader) => (
-                Some(config.id),
-                leader.quorum_contact(config.id, log.membership(), *now),
                 leader.ready(log),
                 leader
                     .progress
@@ -186,8 +183,8 @@ impl Raft {
             id: config.id,
             role: self.role_name(),
             term: hard_state.term,
-            leader,
-            contact,
+            leader: self.leader(),
+            contact: self.contact(),
             snapshot: log.snapshot().position,
             last: log.last(),
             durable: log.durable(),
@@ -231,6 +228,15 @@ impl Raft {
             Role::Follower(follower) => follower.leader,
             Role::PreCandidate(_) | Role::Candidate(_) => None,
             Role::Leader(_) => Some(self.common.config.id),
+        }
+    }
+
+    /// When a message of the leader last came in (of a quorum, on the leader itself).
+    pub fn contact(&self) -> Option<Time> {
+        let Common { config, log, leader_contact, now, .. } = &self.common;
+        match &self.role {
+            Role::Leader(leader) => leader.quorum_contact(config.id, log.membership(), *now),
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => *leader_contact,
         }
     }
 

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::handle::Shared;
 use crate::consensus::event::ChunkRequest;
+use crate::keeper::PieceReader;
 use crate::replica::{Input, PieceRequest, SnapshotOrder};
 use crate::state_machine::StateMachine;
 use crate::storage::error::StorageError;
-use crate::storage::snapshot::{SnapshotReader, Snapshots};
-use crate::types::LogPosition;
+use crate::storage::snapshot::Snapshots;
 use crate::write::SnapshotMeta;
 
 /// Something to read from a snapshot file.
@@ -60,46 +60,22 @@ fn write_file(
     writer.finish().map(Some)
 }
 
-/// The reading thread: the file it reads for our own state stays open between pieces.
+/// The reading thread.
 pub(crate) struct Reading<S: StateMachine> {
     shared: Arc<Shared<S>>,
-    snapshots: Snapshots,
-    restoring: Option<(LogPosition, SnapshotReader)>,
+    pieces: PieceReader,
 }
 
 impl<S: StateMachine> Reading<S> {
     pub(crate) fn new(shared: Arc<Shared<S>>, snapshots: Snapshots) -> Reading<S> {
-        Reading { shared, snapshots, restoring: None }
+        Reading { shared, pieces: PieceReader::new(snapshots) }
     }
 
     pub(crate) fn read(&mut self, job: ReadJob) {
         let input = match job {
-            ReadJob::Chunk(request) => {
-                let ChunkRequest { meta, offset, length, .. } = &request;
-                let data = self.snapshots.read_chunk(meta, *offset, *length);
-                Input::Chunk { request, data }
-            }
-            ReadJob::Piece(request) => {
-                let of = request.meta.position;
-                let piece = self.piece(&request).map_err(|error| error.to_string());
-                Input::Piece { of, number: request.number, piece }
-            }
+            ReadJob::Chunk(request) => self.pieces.chunk(request),
+            ReadJob::Piece(request) => self.pieces.piece(&request),
         };
         self.shared.inbox.own([input]);
-    }
-
-    fn piece(&mut self, request: &PieceRequest) -> Result<Option<bytes::Bytes>, StorageError> {
-        let of = request.meta.position;
-        if request.number == 0 {
-            self.restoring = Some((of, self.snapshots.reader(of)?));
-        }
-        let Some((_, reader)) = self.restoring.as_mut().filter(|(open, _)| *open == of) else {
-            unreachable!("pieces are asked for in order, from 0 on")
-        };
-        let piece = reader.next_piece()?;
-        if piece.is_none() {
-            self.restoring = None;
-        }
-        Ok(piece)
     }
 }

@@ -1,0 +1,271 @@
+//! The faults of a plan, carried out: each strikes at its time and is taken back at its end.
+
+use std::time::Duration;
+
+use raft_core::consensus::event::RoleName;
+use raft_core::replica::Input;
+use raft_core::storage::error::StorageError;
+use raft_core::storage::meta::DataDir;
+use raft_core::types::Time;
+
+use crate::app::App;
+use crate::disk::Crash;
+use crate::marks::Mark;
+use crate::plan::{CrashLoss, DiskFault, Fault, Machine, Target};
+use crate::queue::Event;
+use crate::trace::{Exit, Seen};
+use crate::world::World;
+
+/// A fault that lasts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lasting {
+    /// Nothing to take back (any more).
+    Nothing,
+    /// A cut of these links; whether it is open right now (flapping).
+    Cut { links: u128, flaps: Duration, until: Time, is_cut: bool },
+    /// Weather.
+    Weather,
+    /// Two swapped disks.
+    Swapped(Machine, Machine),
+    /// A disk without room.
+    Full(Machine),
+    /// A slow disk.
+    Slow(Machine),
+    /// Late timers.
+    Late(Machine),
+    /// Lost answers.
+    Deaf(Machine),
+    /// A process that stands still.
+    Still(Machine),
+}
+
+impl<A: App> World<A> {
+    /// Whom a fault finds.
+    pub(crate) fn find(&self, target: Target) -> Option<Machine> {
+        let leader = || {
+            let machines = (0..self.plan.machines()).map(Machine);
+            let leads = machines.filter_map(|machine| {
+                let raft = self.places[usize::from(machine.0)].running()?.replica.raft();
+                (raft.role_name() == RoleName::Leader).then(|| (raft.term(), machine))
+            });
+            leads.max().map(|(_, machine)| machine)
+        };
+        match target {
+            Target::One(machine) => (machine.0 < self.plan.machines()).then_some(machine),
+            Target::Leader => leader(),
+            Target::Follower(number) => {
+                let leader = leader();
+                let others =
+                    (0..self.plan.machines()).map(Machine).filter(|it| Some(*it) != leader);
+                let others: Vec<Machine> = others.collect();
+                (!others.is_empty()).then(|| others[usize::from(number) % others.len()])
+            }
+        }
+    }
+
+    /// A fault strikes.
+    pub(crate) fn strike(&mut self, number: usize) {
+        let fault = self.plan.faults[number].what;
+        let on = target_of(&fault).and_then(|target| self.find(target));
+        self.counts.faults += 1;
+        self.see(Seen::Fault { number, fault: &fault, on });
+        if target_of(&fault).is_some() && on.is_none() {
+            return;
+        }
+        let at = on.unwrap_or(Machine(0));
+        let (lasting, lasts) = match fault {
+            Fault::Links { links, weather, lasts } => {
+                let links = self.network.select(links, |target| self.find(target));
+                self.network.set(number, links, weather);
+                (Lasting::Weather, lasts)
+            }
+            Fault::Cut { links, lasts, flaps } => {
+                let links = self.network.select(links, |target| self.find(target));
+                self.network.cut(links, true);
+                let until = self.now + lasts;
+                if !flaps.is_zero() {
+                    self.later(flaps, Event::Flap(number as u32));
+                }
+                (Lasting::Cut { links, flaps, until, is_cut: true }, lasts)
+            }
+            Fault::Reset { .. } => return self.reset(at),
+            Fault::Crash { down, fuse, loss, .. } => {
+                self.crash(at, fuse, loss);
+                self.place(at).lost |= loss == CrashLoss::Garbage;
+                return self.restart(at, down);
+            }
+            Fault::Stop { down, .. } => {
+                if self.place(at).is_up() {
+                    self.stop(at);
+                    self.restart(at, down);
+                }
+                return;
+            }
+            Fault::Pause { lasts, .. } => {
+                if !self.place(at).is_up() {
+                    return;
+                }
+                let until = self.now + lasts;
+                let place = self.place(at);
+                place.still_until = place.still_until.max(until);
+                self.see(Seen::Paused { machine: at, still: true });
+                (Lasting::Still(at), lasts)
+            }
+            Fault::Wipe { down, .. } => {
+                self.crash(at, 0, CrashLoss::Nothing);
+                let place = self.place(at);
+                place.disk.wipe();
+                place.wipes += 1;
+                place.lost = true;
+                self.marks.hit(Mark::WipedCameBack);
+                return self.restart(at, down);
+            }
+            Fault::Swap { one, other, lasts } => {
+                self.swap(one, other);
+                (Lasting::Swapped(one, other), lasts)
+            }
+            Fault::SecondProcess { .. } => return self.second_process(at),
+            Fault::Disk { fault, .. } => match fault {
+                DiskFault::NoSpace { lasts } => {
+                    self.place(at).disk.set_full(true);
+                    (Lasting::Full(at), lasts)
+                }
+                DiskFault::Slow { by, lasts } => {
+                    let place = self.place(at);
+                    place.disk.set_slow(by);
+                    place.slow = by;
+                    (Lasting::Slow(at), lasts)
+                }
+                DiskFault::Rot { rot, place: area } => {
+                    let place = self.place(at);
+                    place.lost |= place.disk.rot(rot, area).is_some();
+                    return;
+                }
+                fault => return self.place(at).disk.inject(fault),
+            },
+            Fault::Drift { ppm, .. } => {
+                let now = self.now;
+                self.place(at).clock.drift(now, ppm);
+                return;
+            }
+            Fault::LateTimers { by, lasts, .. } => {
+                self.place(at).late = by;
+                (Lasting::Late(at), lasts)
+            }
+            Fault::Transfer { to } => {
+                let to = to.map(|to| self.place(to).id);
+                return self.order(at, |id| Input::Transfer { id, to });
+            }
+            Fault::Snapshot { .. } => return self.order(at, |id| Input::SnapshotNow { id }),
+            Fault::DeafClients { lasts, .. } => {
+                self.place(at).deaf = true;
+                (Lasting::Deaf(at), lasts)
+            }
+        };
+        self.lasting[number] = lasting;
+        self.later(lasts, Event::Healed(number as u32));
+    }
+
+    /// A fault that lasted is over.
+    pub(crate) fn heal(&mut self, number: usize) {
+        match std::mem::replace(&mut self.lasting[number], Lasting::Nothing) {
+            Lasting::Nothing => return,
+            Lasting::Cut { links, is_cut, .. } => {
+                if is_cut {
+                    self.network.cut(links, false);
+                }
+            }
+            Lasting::Weather => self.network.clear(number),
+            Lasting::Swapped(one, other) => self.swap(one, other),
+            Lasting::Full(machine) => self.place(machine).disk.set_full(false),
+            Lasting::Slow(machine) => {
+                let place = self.place(machine);
+                place.disk.set_slow(Duration::ZERO);
+                place.slow = Duration::ZERO;
+            }
+            Lasting::Late(machine) => self.place(machine).late = Duration::ZERO,
+            Lasting::Deaf(machine) => self.place(machine).deaf = false,
+            Lasting::Still(machine) => self.see(Seen::Paused { machine, still: false }),
+        }
+        self.see(Seen::Healed { number });
+    }
+
+    /// A cut that flaps opens or closes.
+    pub(crate) fn flap(&mut self, number: usize) {
+        let now = self.now;
+        let Lasting::Cut { links, flaps, until, is_cut } = &mut self.lasting[number] else {
+            return;
+        };
+        *is_cut = !*is_cut;
+        let (links, cut, again) = (*links, *is_cut, now + *flaps);
+        let goes_on = again < *until;
+        self.network.cut(links, cut);
+        if goes_on {
+            self.queue.push(again, Event::Flap(number as u32));
+        }
+    }
+
+    /// The process of the machine starts again after this long.
+    pub(crate) fn restart(&mut self, machine: Machine, after: Duration) {
+        let life = self.place(machine).life;
+        self.later(after, Event::Start(machine, life));
+    }
+
+    /// Connections of the machine break: what is on its way to or from it is lost.
+    fn reset(&mut self, machine: Machine) {
+        self.drop_parcels(machine);
+    }
+
+    fn swap(&mut self, one: Machine, other: Machine) {
+        for machine in [one, other] {
+            self.crash(machine, 0, CrashLoss::Nothing);
+            self.place(machine).disk.crash(Crash::Process);
+        }
+        let disk = self.place(one).disk.clone();
+        let disk = std::mem::replace(&mut self.place(other).disk, disk);
+        self.place(one).disk = disk;
+        let (a, b) = (self.place(one).lost, self.place(other).lost);
+        (self.place(one).lost, self.place(other).lost) = (b, a);
+        for machine in [one, other] {
+            self.restart(machine, Duration::from_millis(100));
+        }
+    }
+
+    /// Another process tries to take the directory.
+    fn second_process(&mut self, machine: Machine) {
+        let place = self.place(machine);
+        if !place.is_up() || matches!(place.process, crate::node::Process::Opening) {
+            return;
+        }
+        let name = format!("node{}", machine.0 + 1);
+        match DataDir::open(place.disk.handle(), Some(&name), 0) {
+            Err(StorageError::Locked { .. }) => {
+                self.marks.hit(Mark::SecondProcessRefused);
+                self.see(Seen::Exited { machine, exit: &Exit::Locked });
+            }
+            // A fault that waited for the next operation has struck this one.
+            Err(_) => {}
+            Ok(_) => {
+                self.violate("lock", format!("two processes hold the directory of {machine}"));
+            }
+        }
+    }
+}
+
+fn target_of(fault: &Fault) -> Option<Target> {
+    match fault {
+        Fault::Reset { target }
+        | Fault::Crash { target, .. }
+        | Fault::Stop { target, .. }
+        | Fault::Pause { target, .. }
+        | Fault::Wipe { target, .. }
+        | Fault::SecondProcess { target }
+        | Fault::Disk { target, .. }
+        | Fault::Drift { target, .. }
+        | Fault::LateTimers { target, .. }
+        | Fault::Snapshot { target }
+        | Fault::DeafClients { target, .. } => Some(*target),
+        Fault::Transfer { .. } => Some(Target::Leader),
+        Fault::Links { .. } | Fault::Cut { .. } | Fault::Swap { .. } => None,
+    }
+}

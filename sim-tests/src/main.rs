@@ -1,0 +1,227 @@
+//! `cargo sim`: runs seeds and plans, and says what broke.
+//!
+//! This shell alone may look at the clock and start threads: each thread runs whole seeds. What a
+//! seed does never depends on it.
+
+#![expect(clippy::disallowed_methods, reason = "progress is shown in people's time")]
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use sim_tests::marks::{Mark, Marks};
+use sim_tests::plan::Plan;
+use sim_tests::trace::Violation;
+use sim_tests::world::Report;
+use sim_tests::{generate, run};
+
+/// Runs the whole system in one deterministic thread for each seed.
+#[derive(Parser)]
+#[command(name = "sim")]
+struct Args {
+    /// Replays this seed; without it many fresh ones are run.
+    seed: Option<u64>,
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first of them; by default one that nobody has run.
+    #[arg(long)]
+    from: Option<u64>,
+    /// Stops beginning new seeds after this many seconds.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Runs this plan.
+    #[arg(long, conflicts_with = "seed")]
+    plan: Option<PathBuf>,
+    /// Prints the plan of the seed and does not run it.
+    #[arg(long, requires = "seed")]
+    show: bool,
+    /// Prints every fact and decision.
+    #[arg(long)]
+    trace: bool,
+    /// Runs every seed twice and compares.
+    #[arg(long)]
+    twice: bool,
+    /// Threads; by default one for each core.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Where the plans of failing seeds are written.
+    #[arg(long, default_value = "target/sim")]
+    out: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // A panic is a broken rule of some seed and told as such: with the seed and its plan.
+    if args.seed.is_none() && args.plan.is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+    let result = match (&args.seed, &args.plan) {
+        (Some(seed), _) => one(&args, &format!("seed {seed}"), generate::plan(*seed)),
+        (None, Some(file)) => match read_plan(file) {
+            Ok(plan) => one(&args, &file.display().to_string(), plan),
+            Err(why) => Err(why),
+        },
+        (None, None) => many(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            let _ = writeln!(io::stderr(), "sim: {why}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn read_plan(file: &PathBuf) -> Result<Plan, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    text.parse().map_err(|why| format!("{}: {why}", file.display()))
+}
+
+/// One run. Whether all rules held.
+fn one(args: &Args, name: &str, plan: Plan) -> Result<bool, String> {
+    let mut out = io::stdout().lock();
+    if args.show {
+        return write!(out, "{plan}").map(|()| true).map_err(|error| error.to_string());
+    }
+    drop(out);
+    let report = if args.trace { run::run_traced(plan.clone()) } else { run::run(plan.clone()) };
+    let mut out = io::stdout().lock();
+    let told = match &report.failure {
+        None => writeln!(out, "{name}: ok, {:032x}", report.hash),
+        Some(violation) => {
+            let seconds = report.ended.0 as f64 / 1e9;
+            let Violation { rule, what } = violation;
+            writeln!(out, "{name}: {rule} is broken after {seconds:.6} s, {:032x}", report.hash)
+                .and_then(|()| writeln!(out, "{what}"))
+        }
+    };
+    told.map_err(|error| error.to_string())?;
+    Ok(report.failure.is_none())
+}
+
+/// What many runs came to.
+#[derive(Default)]
+struct Total {
+    seeds: u64,
+    simulated: Duration,
+    faults: u64,
+    acknowledged: u64,
+    /// Seeds that committed 100 writes or more.
+    busy: u64,
+    marks: Marks,
+    failures: Vec<(u64, Report)>,
+    unequal: Vec<u64>,
+}
+
+/// After this many failures no more seeds are begun.
+const FAILURES_MAX: usize = 10;
+
+fn many(args: &Args) -> Result<bool, String> {
+    let first = args.from.unwrap_or_else(fresh_seed);
+    let threads = match args.threads {
+        Some(threads) => threads.max(1),
+        None => thread::available_parallelism().map_or(1, |it| it.get()),
+    };
+    let began = Instant::now();
+    let bar = ProgressBar::new(args.seeds);
+    let style = "{elapsed_precise} {bar:30} {pos}/{len} seeds, {per_sec}, {msg}";
+    bar.set_style(ProgressStyle::with_template(style).map_err(|error| error.to_string())?);
+    let (next, full) = (AtomicU64::new(0), AtomicBool::new(false));
+    let total = Mutex::new(Total::default());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let late = args.seconds.is_some_and(|most| most <= began.elapsed().as_secs());
+                    if args.seeds <= number || late || full.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let seed = first.wrapping_add(number);
+                    let report = run::run(generate::plan(seed));
+                    let equal = !args.twice || run::run(generate::plan(seed)) == report;
+                    let mut total = total.lock().expect("no thread panics while it adds");
+                    total.add(seed, report, equal);
+                    full.store(FAILURES_MAX <= total.failures.len(), Ordering::Relaxed);
+                    bar.set_message(total.words());
+                    bar.inc(1);
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let total = total.into_inner().expect("no thread panics while it adds");
+    report(args, first, &total, began.elapsed()).map_err(|error| error.to_string())
+}
+
+impl Total {
+    fn add(&mut self, seed: u64, report: Report, equal: bool) {
+        self.seeds += 1;
+        self.simulated += Duration::from_nanos(report.ended.0);
+        self.faults += report.counts.faults;
+        self.acknowledged += report.counts.writes_acknowledged;
+        self.busy += u64::from(100 <= report.counts.committed);
+        self.marks.join(report.marks);
+        if !equal {
+            self.unequal.push(seed);
+        }
+        if report.failure.is_some() {
+            self.failures.push((seed, report));
+        }
+    }
+
+    fn words(&self) -> String {
+        format!(
+            "{:.1} simulated hours, {} faults, {} of {} marks, {} failures",
+            self.simulated.as_secs_f64() / 3600.0,
+            self.faults,
+            Mark::ALL.len() - self.marks.missing().len(),
+            Mark::ALL.len(),
+            self.failures.len() + self.unequal.len()
+        )
+    }
+}
+
+fn report(args: &Args, first: u64, total: &Total, took: Duration) -> io::Result<bool> {
+    let mut out = io::stdout().lock();
+    let (seconds, hours) = (took.as_secs_f64(), total.simulated.as_secs_f64() / 3600.0);
+    writeln!(out, "{} seeds from {first} in {seconds:.1} s: {}", total.seeds, total.words())?;
+    writeln!(
+        out,
+        "{:.2} simulated hours per minute, {} writes acknowledged, {} seeds committed 100 or more",
+        hours / seconds * 60.0,
+        total.acknowledged,
+        total.busy
+    )?;
+    for mark in total.marks.missing() {
+        writeln!(out, "never: {}", mark.what())?;
+    }
+    for seed in &total.unequal {
+        writeln!(out, "seed {seed}: the second run was another one: cargo sim {seed} --twice")?;
+    }
+    for (seed, report) in &total.failures {
+        let Some(Violation { rule, what }) = &report.failure else { continue };
+        let file = args.out.join(format!("{seed}.plan"));
+        fs::create_dir_all(&args.out)?;
+        fs::write(&file, generate::plan(*seed).to_string())?;
+        let at = report.ended.0 as f64 / 1e9;
+        writeln!(out, "\nseed {seed}: {rule} is broken after {at:.6} s\n{what}")?;
+        writeln!(out, "plan {}\nreplay: cargo sim {seed} --trace", file.display())?;
+    }
+    Ok(total.failures.is_empty() && total.unequal.is_empty())
+}
+
+/// Seeds nobody has run yet: the nanoseconds of the clock, rounded to be readable.
+fn fresh_seed() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |it| it.as_millis() as u64 % 1_000_000_000 * 1_000)
+}

@@ -1,0 +1,26 @@
+//! A run of the key-value service with everything that watches it.
+
+use crate::judge::Judge;
+use crate::kv::Kv;
+use crate::plan::Plan;
+use crate::transcript::Transcript;
+use crate::world::{Report, World};
+
+/// Runs this plan, watched by every checker.
+pub fn run(plan: Plan) -> Report {
+    world(plan).run()
+}
+
+/// The same, with every fact and decision printed as it happens.
+pub fn run_traced(plan: Plan) -> Report {
+    let mut world = world(plan);
+    world.trace();
+    world.watch(Transcript::default());
+    world.run()
+}
+
+fn world(plan: Plan) -> World<Kv> {
+    let mut world = World::new(plan);
+    world.watch(Judge::default());
+    world
+}
