@@ -1,6 +1,8 @@
 //! The largest values: they go in by a chunked upload at a follower and come out byte for byte at
 //! another node, while small writes go on and nobody takes the leader for dead.
 
+#![allow(clippy::print_stdout, reason = "how much went on meanwhile is worth a line")]
+
 mod harness;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -212,12 +212,19 @@ impl Page {
     fn bash(&self, command: &str) -> Command {
         let program = env!("CARGO_BIN_EXE_kv-daemon");
         // Ports first: the path of the program may hold digits of its own.
-        let command = self
-            .with_real_ports(command)
-            .replace("cargo run --release --", program)
-            .replace("cargo run --", program)
-            .replace("cargo run", program)
-            .replace("cargo build", "true");
+        let command = self.with_real_ports(command);
+        let command = if command.contains("--example") {
+            // Built and run by cargo itself, wherever the page's folder is.
+            let manifest = root().join("Cargo.toml");
+            command
+                .replace("cargo run", &format!("cargo run --manifest-path {}", manifest.display()))
+        } else {
+            command
+                .replace("cargo run --release --", program)
+                .replace("cargo run --", program)
+                .replace("cargo run", program)
+                .replace("cargo build", "true")
+        };
         let mut bash = Command::new("bash");
         bash.args(["-euo", "pipefail", "-c", &command]).current_dir(self.folder.path());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KV_")) {

@@ -64,7 +64,7 @@ fn a_killed_follower_stops_nobody_and_comes_back() {
         load.wait_acknowledged();
     }
     cluster.start_node(follower);
-    cluster.wait_caught_up(follower, leader);
+    cluster.wait_caught_up(follower);
     let health = cluster.wait_health(leader, "leads", |health| health.http == 200);
     assert_eq!(
         (health.role.as_str(), health.term),

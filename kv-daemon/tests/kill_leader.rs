@@ -32,7 +32,7 @@ fn pitfall_32_killing_leaders_loses_nothing_and_clients_go_on() {
         let next = cluster.wait_leader();
         assert_ne!(next, leader, "a node that is not running cannot lead");
         cluster.start_node(leader);
-        cluster.wait_caught_up(leader, next);
+        cluster.wait_caught_up(leader);
     }
     gaps.sort();
     let median = gaps.get(gaps.len() / 2).copied().unwrap_or(Duration::ZERO);

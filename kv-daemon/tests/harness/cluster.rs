@@ -137,7 +137,7 @@ impl Cluster {
 
     /// SIGSTOP: the process is frozen, its connections stay.
     pub fn pause(&mut self, i: usize) {
-        self.daemon(i).signal(Signal::STOP);
+        self.daemon(i).freeze();
         self.nodes[i].paused = true;
     }
 
@@ -208,9 +208,11 @@ impl Cluster {
         found.unwrap_or_else(|what| panic!("{what}; they said last: {last:#?}"))
     }
 
-    /// Waits until this node has applied all that the leader had committed when this was called.
-    pub fn wait_caught_up(&self, i: usize, leader: usize) {
-        let goal = self.wait_health(leader, "leads", |health| health.role == "leader").commit_index;
+    /// Waits until this node has applied all that any other had committed when this was called.
+    pub fn wait_caught_up(&self, i: usize) {
+        let others = self.others(i).into_iter().filter(|other| !self.nodes[*other].paused);
+        let commits = others.filter_map(|other| Some(self.health(other)?.commit_index));
+        let goal = commits.max().unwrap_or(0);
         let what = format!("has applied {goal}");
         self.wait_health(i, &what, |health| health.http == 200 && goal <= health.applied_index);
     }

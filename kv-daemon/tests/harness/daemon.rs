@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 
 use super::http::{Failed, Request, Response, once};
@@ -123,6 +123,18 @@ impl Daemon {
         if self.ended().is_none() {
             kill_process(Pid::from_child(&self.child), signal).expect("signalling our own child");
         }
+    }
+
+    /// SIGSTOP, and waits until each of its threads stands still: on a busy machine that takes a
+    /// while, in which it still answers.
+    pub fn freeze(&mut self) {
+        self.signal(Signal::STOP);
+        let id = WaitId::Pid(Pid::from_child(&self.child));
+        let what = format!("{} stands still", self.setup.name);
+        wait_for(&what, || {
+            let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+            waitid(id.clone(), options).expect("our own child can be waited for")
+        });
     }
 
     /// `kill -9`, and waits until it is gone.

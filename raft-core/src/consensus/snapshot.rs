@@ -137,6 +137,11 @@ impl Raft {
         Some((LogPosition::new(at, term), log.membership_at(at).clone()))
     }
 
+    /// Where our newest snapshot stands; one that is being marked is as good as taken.
+    pub fn newest_snapshot(&self) -> LogPosition {
+        self.common.snapshots.newest(&self.common.log).position
+    }
+
     /// A snapshot of our own is durable: mark it in the log.
     pub(crate) fn snapshot_written(&mut self, meta: SnapshotMeta) {
         let Common { log, out, snapshots, .. } = &mut self.common;

@@ -50,8 +50,6 @@ pub struct Replica<S: StateMachine> {
     restoring: Option<Restoring>,
     /// A snapshot of ours is being written.
     snapshot_under_way: bool,
-    /// The last one we wrote. Its mark in the log may take a while; it is not written again.
-    snapshot_written: Index,
     /// No snapshot is begun for its size before this.
     snapshot_not_before: Time,
     /// An operator waits for a snapshot: the one under way, or the next.
@@ -102,7 +100,6 @@ impl<S: StateMachine> Replica<S> {
             reads: WaitingReads::default(),
             restoring: None,
             snapshot_under_way: false,
-            snapshot_written: Index::ZERO,
             snapshot_not_before: Time(0),
             snapshot_order: None,
             transfer: None,
@@ -391,14 +388,12 @@ impl<S: StateMachine> Replica<S> {
         } else {
             None
         };
-        let written = self.snapshot_written;
-        let point = point.filter(|(position, _)| written < position.index);
         if let Some((position, membership)) = point {
             assert!(position.index == self.applied, "a snapshot of {position} shows another state");
             let source = self.state.snapshot();
             self.snapshot_under_way = true;
             self.work.snapshot = Some(SnapshotOrder { position, membership, source });
-        } else if wanted && self.raft.log().snapshot().position.index.max(written) == self.applied {
+        } else if wanted && self.raft.newest_snapshot().index == self.applied {
             self.end_snapshot_order(Err(SnapshotRefused::NothingNew));
         }
         // Else: what is applied is not durable here yet. It will be, and then we come by again.
@@ -418,7 +413,6 @@ impl<S: StateMachine> Replica<S> {
 
     fn snapshot_written(&mut self, meta: SnapshotMeta) {
         self.snapshot_under_way = false;
-        self.snapshot_written = meta.position.index;
         self.raft.step(self.now, Event::SnapshotWritten(meta.clone()));
         self.end_snapshot_order(Ok(meta));
     }

@@ -337,6 +337,6 @@ mod tests {
     fn keys_are_one_group_when_a_chain_of_operations_connects_them() {
         let sets = [vec![1], vec![2], vec![3, 4], vec![2, 3], vec![5], vec![4], vec![1]];
         assert_eq!(connect(&sets), [0, 1, 1, 1, 2, 1, 0]);
-        assert_eq!(connect::<u8>(&[]), []);
+        assert!(connect::<u8>(&[]).is_empty());
     }
 }
