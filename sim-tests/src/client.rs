@@ -370,7 +370,8 @@ impl<A: App> World<A> {
         self.marks.hit(if hops < 2 { Mark::Forwarded } else { Mark::ForwardedTwice });
         self.queue.push(until, Event::CallDue(id));
         let request = A::carry_request(request);
-        let parcel = Parcel::Forward { call: id, from, to: home, node: to, request, hops, patience };
+        let parcel =
+            Parcel::Forward { call: id, from, to: home, node: to, request, hops, patience };
         if !self.post(from, home, parcel) {
             self.forward_broke(from, id, home);
         }
@@ -408,8 +409,7 @@ impl<A: App> World<A> {
 
     /// A forwarded request has ended.
     pub(crate) fn forward_ended(&mut self, call: CallId, heard: Heard<A>) {
-        let is_forwarded =
-            |active: &ActiveCall<A>| matches!(active.stage, Stage::Forwarded(_));
+        let is_forwarded = |active: &ActiveCall<A>| matches!(active.stage, Stage::Forwarded(_));
         if !self.calls.get(&call).is_some_and(is_forwarded) {
             return;
         }

@@ -55,7 +55,8 @@ impl<A: App> World<A> {
             Target::Leader => leader(),
             Target::Follower(number) => {
                 let leader = leader();
-                let others = (0..self.plan.machines()).map(Machine).filter(|it| Some(*it) != leader);
+                let others =
+                    (0..self.plan.machines()).map(Machine).filter(|it| Some(*it) != leader);
                 let others: Vec<Machine> = others.collect();
                 (!others.is_empty()).then(|| others[usize::from(number) % others.len()])
             }
@@ -192,7 +193,9 @@ impl<A: App> World<A> {
     /// A cut that flaps opens or closes.
     pub(crate) fn flap(&mut self, number: usize) {
         let now = self.now;
-        let Lasting::Cut { links, flaps, until, is_cut } = &mut self.lasting[number] else { return };
+        let Lasting::Cut { links, flaps, until, is_cut } = &mut self.lasting[number] else {
+            return;
+        };
         *is_cut = !*is_cut;
         let (links, cut, again) = (*links, *is_cut, now + *flaps);
         let goes_on = again < *until;

@@ -114,7 +114,8 @@ impl Classes {
 }
 
 fn knobs(rng: &mut Rng, wild: bool) -> Knobs {
-    let election_timeout_min = rng.log_span(Duration::from_millis(200), Duration::from_millis(1200));
+    let election_timeout_min =
+        rng.log_span(Duration::from_millis(200), Duration::from_millis(1200));
     let base = Knobs { snapshot_entries: rng.log_uniform(20, 1_000), ..Knobs::default() };
     if !wild {
         return base;
@@ -168,7 +169,8 @@ fn ops(rng: &mut Rng, chaos: Duration, machines: u8) -> Vec<Timed<ClientOp>> {
                 _ => OpKind::Get,
             }
         };
-        let size = if large && rng.below(50) == 0 { rng.range(1..20_000) } else { rng.range(1..64) };
+        let size =
+            if large && rng.below(50) == 0 { rng.range(1..20_000) } else { rng.range(1..64) };
         let patience = rng.log_span(Duration::from_millis(50), Duration::from_secs(5));
         let via = (rng.below(8) == 0).then(|| Machine(rng.below(machines.into()) as u8));
         let client = rng.below(clients) as u8;
@@ -218,7 +220,8 @@ impl Maker {
 
     /// A machine that may be damaged, if there is one.
     fn victim(&self, rng: &mut Rng) -> Option<Machine> {
-        let victims: Vec<u8> = (0..self.machines).filter(|it| self.damaged >> it & 1 == 1).collect();
+        let victims: Vec<u8> =
+            (0..self.machines).filter(|it| self.damaged >> it & 1 == 1).collect();
         (!victims.is_empty()).then(|| Machine(*rng.pick(&victims)))
     }
 

@@ -84,12 +84,12 @@ impl App for Kv {
     fn digest_reply(reply: &Reply) -> u64 {
         let mix = |a: u64, b: u64| (a ^ b).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
         match reply {
-            Reply::Succeeded { revision, done } => done.iter().fold(mix(1, *revision), |sum, done| {
-                match done {
+            Reply::Succeeded { revision, done } => {
+                done.iter().fold(mix(1, *revision), |sum, done| match done {
                     Done::Put { created, version } => mix(mix(sum, u64::from(*created)), *version),
                     Done::Deleted { deleted } => mix(sum, *deleted ^ 0x55),
-                }
-            }),
+                })
+            }
             Reply::ConditionFailed { current, revision, .. } => {
                 mix(mix(2, current.unwrap_or(u64::MAX)), *revision)
             }

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-
 use crate::plan::{Links, Machine, Target, Weather};
 use crate::rng::Rng;
 use crate::trace::Loss;
@@ -66,7 +65,8 @@ impl Network {
         if rng.chance(weather.stall) {
             after += rng.span(Duration::ZERO, STALL_MAX);
         }
-        let again = rng.chance(weather.twice).then(|| after + rng.log_span(Duration::ZERO, weather.late));
+        let again =
+            rng.chance(weather.twice).then(|| after + rng.log_span(Duration::ZERO, weather.late));
         Route::Arrives { after, again, corrupt: rng.chance(weather.corrupt) }
     }
 
@@ -123,7 +123,8 @@ impl Network {
             }
         };
         let all = 0..self.machines as u8;
-        let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (Machine(from), Machine(to))));
+        let pairs =
+            all.clone().flat_map(|from| all.clone().map(move |to| (Machine(from), Machine(to))));
         pairs
             .filter(|(from, to)| from != to && chosen(*from, *to))
             .fold(0, |set, (from, to)| set | 1 << self.link(from, to))

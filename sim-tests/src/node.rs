@@ -460,7 +460,8 @@ impl<A: App> World<A> {
         let peers: Vec<PeerSpec> = others
             .map(|(_, member)| PeerSpec { name: None, address: member.address.clone() })
             .collect();
-        let restart = check_restart("the data directory", &identity(machine, id), &peers, membership);
+        let restart =
+            check_restart("the data directory", &identity(machine, id), &peers, membership);
         if let Err(why) = restart {
             return self.exit(machine, Exit::Foreign(why));
         }
@@ -502,13 +503,21 @@ impl<A: App> World<A> {
 /// The raft thread.
 impl<A: App> World<A> {
     /// A frame is here.
-    pub(crate) fn deliver(&mut self, copy: CopyId, from: Machine, to: Machine, mut frame: BytesMut) {
+    pub(crate) fn deliver(
+        &mut self,
+        copy: CopyId,
+        from: Machine,
+        to: Machine,
+        mut frame: BytesMut,
+    ) {
         let place = &mut self.places[usize::from(to.0)];
         let id = place.id;
         let lost = match &mut place.process {
             Process::Running(running) if running.lanes.messages.len() < MESSAGES_MAX => {
                 match running.decoder.decode(&mut frame) {
-                    Ok(Some((cluster, message))) if cluster == running.cluster && message.to == id => {
+                    Ok(Some((cluster, message)))
+                        if cluster == running.cluster && message.to == id =>
+                    {
                         running.lanes.messages.push((copy, from, message));
                         return self.poke(to);
                     }
@@ -710,7 +719,9 @@ impl<A: App> World<A> {
                     self.see(Seen::Applied { machine, at, command, reply, state });
                 }
                 Step::Restored { state } => {
-                    let Some(running) = self.places[usize::from(machine.0)].running() else { break };
+                    let Some(running) = self.places[usize::from(machine.0)].running() else {
+                        break;
+                    };
                     let meta = running.replica.raft().log().snapshot().clone();
                     self.marks.hit(Mark::Restored);
                     self.see(Seen::Restored { machine, meta: &meta, state });
@@ -892,8 +903,9 @@ impl<A: App> World<A> {
         let takes = if syncs { self.sync_time(machine) } else { Duration::ZERO };
         let place = self.place(machine);
         let life = place.life;
-        let takes =
-            takes + place.slow + place.rng.span(Duration::from_micros(20), Duration::from_micros(400));
+        let takes = takes
+            + place.slow
+            + place.rng.span(Duration::from_micros(20), Duration::from_micros(400));
         self.later(takes, Event::SnapshotStep(machine, life));
     }
 

@@ -31,9 +31,10 @@ pub fn line<A: App>(seen: &Seen<'_, A>, view: &View<'_, A>) -> Option<String> {
         }
         Seen::Started { machine, node, recovered: Some(it) } => {
             let last = it.entries.last().map_or(it.log_start, |entry| entry.position);
-            let snapshot = it.snapshot.as_ref().map_or_else(String::new, |meta| {
-                format!(", snapshot {}", meta.position)
-            });
+            let snapshot = it
+                .snapshot
+                .as_ref()
+                .map_or_else(String::new, |meta| format!(", snapshot {}", meta.position));
             let term = it.hard_state.term;
             format!("{machine} starts as {node}@{term} with log {}..{last}{snapshot}", it.log_start)
         }

@@ -429,9 +429,9 @@ impl<A: App> World<A> {
         }
         if let Some(machine) = campaigner {
             // It speaks and hears nothing.
-            let into = self.network.select(Links::Into(crate::plan::Target::One(machine)), |_| {
-                Some(machine)
-            });
+            let into = self
+                .network
+                .select(Links::Into(crate::plan::Target::One(machine)), |_| Some(machine));
             self.network.cut(into, true);
         }
         core
@@ -677,4 +677,3 @@ impl Hash {
         u128::from(self.a) << 64 | u128::from(self.b)
     }
 }
-
