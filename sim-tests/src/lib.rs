@@ -30,6 +30,7 @@ mod plan_text;
 mod queue;
 pub mod rng;
 pub mod run;
+pub mod shrink;
 pub mod trace;
 pub mod transcript;
 pub mod world;
