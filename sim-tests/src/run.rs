@@ -1,5 +1,6 @@
 //! A run of the key-value service with everything that watches it.
 
+use crate::invariants::Invariants;
 use crate::judge::Judge;
 use crate::kv::Kv;
 use crate::plan::Plan;
@@ -21,6 +22,7 @@ pub fn run_traced(plan: Plan) -> Report {
 
 fn world(plan: Plan) -> World<Kv> {
     let mut world = World::new(plan);
+    world.watch(Invariants::default());
     world.watch(Judge::default());
     world
 }
