@@ -28,8 +28,8 @@ pub struct Config {
     pub inflight_bytes_max: u64,
     /// Most bytes of one command; 64 MiB and 64 KiB. A larger one is refused as `TooLarge`.
     pub entry_bytes_max: u64,
-    /// Most entry bytes above the commit index on a leader; 256 MiB. Beyond it proposals are
-    /// refused as `Busy`. One entry is always let in, whatever its size.
+    /// Most entry bytes on a leader that are not committed, or not durable on its own disk; 256 MiB.
+    /// Beyond it proposals are refused as `Busy`. One entry is always let in, whatever its size.
     pub uncommitted_bytes_max: u64,
     /// Most entry bytes handed out to apply at once; 4 MiB. Smaller: more passes. Larger: heartbeats
     /// wait longer behind a long replay.

@@ -37,8 +37,8 @@ fn established(forming: &Forming) -> Option<String> {
     Some(format!(
         "{} already belongs to cluster {cluster} with the members {members}, and this node's data \
          directory is new: it does not vote and stores nothing until it is a member; joining an \
-         existing cluster comes with a later version, so restore this node's old data directory, \
-         or start new, empty nodes to form another cluster",
+         existing cluster comes with a later version, so start it on the data directory it had (as it \
+         was left, never an older copy), or start new, empty nodes to form another cluster",
         hello.identity
     ))
 }

@@ -280,9 +280,12 @@ impl Raft {
         let (committed, last) = (common.log.committed(), common.last().index);
         let position = LogPosition::new(last.next(), common.hard_state.term);
         let entry = Entry { position, payload: Payload::Command(command) };
-        // Counted on the log itself, so what earlier terms left behind counts too (pitfall 38).
-        let uncommitted = common.log.weight(committed, last);
-        if committed < last && common.config.uncommitted_bytes_max < uncommitted + entry.weight() {
+        // Counted on the log itself, so what earlier terms left behind counts too (pitfall 38). What
+        // the others have committed without our own disk counts as well: until it is synced here no
+        // snapshot can cover it, and the log would grow without bound behind a disk that hangs.
+        let open = committed.min(common.log.durable());
+        let under_way = common.log.weight(open, last);
+        if open < last && common.config.uncommitted_bytes_max < under_way + entry.weight() {
             return Err(Refusal::Busy);
         }
         common.log.append(entry);

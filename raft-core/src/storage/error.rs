@@ -28,7 +28,7 @@ pub enum StorageError {
     Locked {
         /// The lock file.
         file: String,
-        /// What the holder wrote into it: its process id.
+        /// Who holds it: `process 4711`.
         holder: String,
     },
     /// The data directory belongs to a node of another name.
@@ -126,8 +126,10 @@ impl fmt::Display for StorageError {
             StorageError::Damage { file, offset, expected, found } => write!(
                 f,
                 "{file} is damaged at byte {offset}: expected {expected}, found {found}. Nothing \
-                 was changed. In a cluster: move this data directory aside and start again with \
-                 an empty one, and the node is filled from the others. Alone: restore a backup"
+                 was changed; keep this data directory. The other nodes of a cluster serve on as \
+                 long as they are a majority. A node alone goes on from a copy of the whole \
+                 directory that was made while it was stopped, or begins anew with another \
+                 --data-dir"
             ),
             StorageError::Locked { file, holder } => write!(
                 f,

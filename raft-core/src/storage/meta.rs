@@ -78,7 +78,7 @@ impl DataDir {
         random: u64,
     ) -> Result<DataDir, StorageError> {
         let lock = disk
-            .lock(LOCK, &format!("process {}\n", process::id()))
+            .lock(LOCK, &format!("{}\n", process::id()))
             .map_err(|error| refused_lock(disk.describe(LOCK), error))?;
         let meta = match Meta::load(&*disk)? {
             Some(meta) => meta.with_name(&*disk, wanted_name)?,
@@ -254,9 +254,12 @@ fn refused_lock(file: String, error: io::Error) -> StorageError {
     if error.kind() != io::ErrorKind::WouldBlock {
         return StorageError::io(file, "lock", error);
     }
-    // The holder may not have written its note yet.
-    let holder = Some(error.to_string()).filter(|note| !note.is_empty());
-    StorageError::Locked { file, holder: holder.unwrap_or_else(|| "another process".into()) }
+    // The holder may not have written its process id yet.
+    let holder = match error.to_string() {
+        note if note.is_empty() => "another process".to_owned(),
+        note => format!("process {note}"),
+    };
+    StorageError::Locked { file, holder }
 }
 
 fn is_name(name: &str) -> bool {

@@ -139,13 +139,13 @@ impl Snapshots {
     /// neither; whether that matters is the log's to decide.
     pub fn refuse_foreign(&self) -> Result<(), StorageError> {
         for file in self.list()? {
-            match self.meta(file.position) {
-                Err(
-                    foreign @ (StorageError::ForeignNode { .. }
-                    | StorageError::ForeignCluster { .. }
-                    | StorageError::NewerFormat { .. }),
-                ) => return Err(foreign),
-                Ok(_) | Err(_) => {}
+            if let Err(
+                foreign @ (StorageError::ForeignNode { .. }
+                | StorageError::ForeignCluster { .. }
+                | StorageError::NewerFormat { .. }),
+            ) = self.meta(file.position)
+            {
+                return Err(foreign);
             }
         }
         Ok(())
