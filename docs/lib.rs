@@ -3,6 +3,8 @@
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
+#[doc = include_str!("carp.md")]
+pub mod carp_page {}
 #[doc = include_str!("raft.md")]
 pub mod raft {}
 #[doc = include_str!("style.md")]
