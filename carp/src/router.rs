@@ -139,7 +139,7 @@ impl Router {
     pub fn on_redirect(&mut self, moved: &Moved) -> bool {
         self.on_epoch(moved.epoch);
         let at = usize::from(moved.slot.0);
-        if !self.slot_epochs.get(at).is_some_and(|ours| *ours < moved.slot_epoch) {
+        if self.slot_epochs.get(at).is_none_or(|ours| moved.slot_epoch <= *ours) {
             return false;
         }
         let Some(place) = self.place_of(&moved.owner, &moved.urls) else { return false };
