@@ -4,7 +4,7 @@
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
 #[doc = include_str!("carp.md")]
-pub mod carp_page {}
+pub mod carp {}
 #[doc = include_str!("raft.md")]
 pub mod raft {}
 #[doc = include_str!("style.md")]
