@@ -24,6 +24,8 @@ pub enum Change {
     Remove(MemberId),
     /// Another weight; a draining member becomes active again with it.
     Weight(MemberId, u32),
+    /// Another member keeps the array itself. Moves nothing.
+    Keeper(MemberId),
 }
 
 /// Why a change cannot be planned.
@@ -105,6 +107,8 @@ pub struct Plan {
     pub(crate) array: String,
     /// The epoch it starts from.
     pub(crate) base: Epoch,
+    /// Who keeps the array after it.
+    pub(crate) meta: MemberId,
     /// The members after it.
     pub(crate) members: Vec<Member>,
     /// The owners after it: for each slot a place in `members`.

@@ -55,6 +55,19 @@ fn what_cannot_be_done_is_said() {
     made(&mut array, Change::Drain(id("one")));
     assert_eq!(refused(&array, Change::Drain(id("two"))), PlanError::NobodyLeft);
     assert_eq!(refused(&array, Change::Remove(id("one"))), PlanError::KeepsTheArray(id("one")));
+    assert_eq!(refused(&array, Change::Keeper(id("six"))), PlanError::NoSuchMember(id("six")));
+}
+
+#[test]
+fn the_first_member_can_go_once_another_keeps_the_array() {
+    let mut array = array(&["one", "two"]);
+    let keeper = array.plan(Change::Keeper(id("two"))).unwrap();
+    assert_eq!((keeper.moved(), array.meta()), (0, &id("one")));
+    array.apply_plan(&keeper).unwrap();
+    assert_eq!(array.meta(), &id("two"));
+    made(&mut array, Change::Drain(id("one")));
+    made(&mut array, Change::Remove(id("one")));
+    assert_eq!((array.members().len(), array.counts()), (1, vec![16]));
 }
 
 #[test]
