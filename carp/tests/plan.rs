@@ -1,6 +1,8 @@
 //! What a plan says to people, and why a change is refused.
 
 use carp::array::{MEMBERS_MAX, MemberFault};
+use carp::plan::quotas;
+use carp::slots::Contender;
 use carp::{Array, Change, Epoch, Member, MemberId, MemberState, PlanError, SlotBits};
 use serde_json::{Value, json};
 
@@ -78,6 +80,16 @@ fn a_drained_member_comes_back_by_its_weight() {
     assert_eq!((array.members()[1].state, array.counts()), (MemberState::Draining, vec![16, 0]));
     made(&mut array, Change::Weight(id("two"), 1));
     assert_eq!((array.members()[1].state, array.counts()), (MemberState::Active, before));
+}
+
+/// Three equal members share 16 slots: the odd one stays with whoever would have to give it up.
+#[test]
+fn nothing_moves_for_the_sake_of_a_remainder() {
+    let contenders = ["one", "three", "two"].map(|name| Contender::new(name, 1));
+    let quotas = |held: [usize; 3]| quotas(SlotBits::new(4).unwrap(), &contenders, &held);
+    assert_eq!(quotas([0, 0, 0]), [6, 5, 5]);
+    assert_eq!(quotas([5, 5, 6]), [5, 5, 6]);
+    assert_eq!(quotas([5, 6, 5]), [5, 6, 5]);
 }
 
 /// Owners are places in the list of members: those behind a removed one have to move up.
