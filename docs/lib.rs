@@ -7,6 +7,8 @@ pub mod reading_order {}
 pub mod architecture {}
 #[doc = include_str!("tour.md")]
 pub mod tour {}
+#[doc = include_str!("carp.md")]
+pub mod carp {}
 #[doc = include_str!("raft.md")]
 pub mod raft {}
 #[doc = include_str!("disk-format.md")]

@@ -317,6 +317,10 @@ impl Array {
 
     /// Works out a change without making it.
     pub fn plan(&self, change: Change) -> Result<Plan, PlanError> {
+        let meta = match &change {
+            Change::Keeper(id) => id.clone(),
+            _ => self.meta.clone(),
+        };
         let (members, owners) = self.after(change)?;
         let contenders: Vec<Contender<'_>> = members.iter().map(Member::contender).collect();
         let present: Vec<Option<u16>> = owners.iter().map(|owner| Some(*owner)).collect();
@@ -345,6 +349,7 @@ impl Array {
         Ok(Plan {
             array: self.name.clone(),
             base: self.epoch,
+            meta,
             least: least.sum(),
             members,
             table,
@@ -363,6 +368,7 @@ impl Array {
                 self.slot_epochs[usize::from(slot.0)] += 1;
             }
         }
+        self.meta.clone_from(&plan.meta);
         self.members.clone_from(&plan.members);
         self.table.clone_from(&plan.table);
         self.epoch.0 += 1;
@@ -457,6 +463,7 @@ impl Array {
                 }
                 members.push(member);
             }
+            Change::Keeper(id) => drop(place(&id)?),
             Change::Drain(id) => members[place(&id)?].state = MemberState::Draining,
             Change::Weight(id, weight) => {
                 let member = &mut members[place(&id)?];

@@ -39,7 +39,7 @@
 //!
 //! - [`slots`]: key to slot, and how strongly each member wants a slot. Integers only.
 //! - [`plan`]: quotas, and the fewest moves that meet them.
-//! - [`array`]: members, table and epoch, always valid.
+//! - [`mod@array`]: members, table and epoch, always valid.
 //! - [`json`]: its text form, and every fault a text can have.
 //! - [`router`]: the client's copy.
 //! - [`spread`]: how even a load is.

@@ -11,7 +11,7 @@
 use std::fmt;
 
 use crate::array::{Epoch, Member, MemberId};
-use crate::slots::{Contender, Slot, SlotBits, compare};
+use crate::slots::{Contender, Slot, SlotBits, best};
 
 /// What an operator asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Change {
     Remove(MemberId),
     /// Another weight; a draining member becomes active again with it.
     Weight(MemberId, u32),
+    /// Another member keeps the array itself. Moves nothing.
+    Keeper(MemberId),
 }
 
 /// Why a change cannot be planned.
@@ -105,6 +107,8 @@ pub struct Plan {
     pub(crate) array: String,
     /// The epoch it starts from.
     pub(crate) base: Epoch,
+    /// Who keeps the array after it.
+    pub(crate) meta: MemberId,
     /// The members after it.
     pub(crate) members: Vec<Member>,
     /// The owners after it: for each slot a place in `members`.
@@ -201,8 +205,8 @@ pub fn quotas(slots: SlotBits, contenders: &[Contender<'_>], held: &[usize]) -> 
 /// The new owner of each slot: a place in `contenders`. `owners` are the present ones, `None` for a
 /// slot that is free. `None` when nobody has weight.
 ///
-/// Work: one logarithm for each slot of a member above its quota and for each free slot and member
-/// below its quota; for a fresh table of 16,384 slots and 64 members about a million.
+/// Work: one logarithm for each slot of a member above its quota, and one draw for each free slot and
+/// member below its quota; for a fresh table of 16,384 slots and 64 members about a million draws.
 pub fn assign(
     slots: SlotBits,
     owners: &[Option<u16>],
@@ -230,7 +234,9 @@ pub fn assign(
     }
     let filled = slots.all().zip(owners).map(|(slot, owner)| {
         owner.unwrap_or_else(|| {
-            let taker = best_below_quota(slot, contenders, &counts, &quotas);
+            let below = (0..contenders.len()).filter(|at| counts[*at] < quotas[*at]);
+            let taker = best(slot, contenders, below)
+                .expect("quotas add up to the number of slots: a free one leaves one unfilled");
             counts[taker] += 1;
             taker as u16
         })
@@ -248,18 +254,4 @@ fn given_up(contender: &Contender<'_>, held: &[Slot], quota: usize) -> Vec<Slot>
         held.iter().map(|slot| (contender.cost(*slot), *slot)).collect();
     wanted.sort_unstable();
     wanted.drain(quota..).map(|(_, slot)| slot).collect()
-}
-
-fn best_below_quota(
-    slot: Slot,
-    contenders: &[Contender<'_>],
-    counts: &[usize],
-    quotas: &[usize],
-) -> usize {
-    let below = (0..contenders.len()).filter(|at| counts[*at] < quotas[*at]);
-    below
-        .map(|at| (at, contenders[at].cost(slot)))
-        .min_by(|a, b| compare((&contenders[a.0], a.1), (&contenders[b.0], b.1)))
-        .map(|(at, _)| at)
-        .expect("quotas add up to the number of slots, so a free slot leaves one unfilled")
 }

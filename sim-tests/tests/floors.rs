@@ -25,7 +25,7 @@ const FLOORS: [(&str, u8); 16] = [
 ];
 
 /// What a part never names, wherever in its code.
-const NEVER: [(&str, &[&str]); 6] = [
+const NEVER: [(&str, &[&str]); 7] = [
     (
         "raft-core/src/consensus",
         &[
@@ -54,6 +54,26 @@ const NEVER: [(&str, &[&str]); 6] = [
             "SystemTime",
             "HashMap",
             "HashSet",
+            "tokio",
+            "warp",
+        ],
+    ),
+    (
+        "carp/src",
+        &[
+            "std::fs",
+            "std::net",
+            "std::io",
+            "std::time",
+            "std::thread",
+            "std::process",
+            "std::env",
+            "Instant",
+            "SystemTime",
+            "HashMap",
+            "HashSet",
+            "raft_core",
+            "kv_daemon",
             "tokio",
             "warp",
         ],
