@@ -30,6 +30,9 @@ impl Clock {
         if now == Time::NEVER {
             return now;
         }
+        if self.ppm == 0 {
+            return Time(self.local + (now.0 - self.world));
+        }
         let passed = i128::from(now.0 - self.world);
         Time(self.local + (passed * (MILLION + i128::from(self.ppm)) / MILLION) as u64)
     }
@@ -40,7 +43,11 @@ impl Clock {
         if local == Time::NEVER {
             return local;
         }
-        let left = i128::from(local.0.saturating_sub(self.local));
+        let left = local.0.saturating_sub(self.local);
+        if self.ppm == 0 {
+            return Time(self.world + left);
+        }
+        let left = i128::from(left);
         let speed = MILLION + i128::from(self.ppm);
         Time(self.world + ((left * MILLION + speed - 1) / speed) as u64)
     }

@@ -145,11 +145,11 @@ fn pace(rng: &mut Rng) -> DiskPace {
     DiskPace { sync_min, sync_max: sync_min * rng.range(2..20) as u32 }
 }
 
-/// Clients that come and go through the whole of the chaos: 20 to 60 requests a second.
+/// Clients that ask through the whole of the chaos: 20 to 28 requests a second.
 fn ops(rng: &mut Rng, chaos: Duration, machines: u8) -> Vec<Timed<ClientOp>> {
     let clients = rng.range(3..11);
     let keys = rng.log_uniform(2, 40);
-    let every = rng.span(Duration::from_millis(17), Duration::from_millis(50));
+    let every = rng.span(Duration::from_millis(36), Duration::from_millis(50));
     let large = rng.below(4) == 0;
     let writes = rng.range(30..80);
     let mut ops = Vec::new();

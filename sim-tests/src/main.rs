@@ -3,6 +3,8 @@
 //! This shell alone may look at the clock and start threads: each thread runs whole seeds. What a
 //! seed does never depends on it.
 
+#![expect(clippy::disallowed_methods, reason = "progress is shown in people's time")]
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;

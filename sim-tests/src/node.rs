@@ -293,13 +293,13 @@ impl<A: App> World<A> {
         let id = place.id;
         let me = identity(machine, id);
         let now = self.local(machine);
-        let others = (0..self.plan.voters).map(Machine).filter(|other| *other != machine);
+        let others = (0..self.plan.machines()).map(Machine).filter(|other| *other != machine);
         let peers = others.map(|it| PeerSpec { name: None, address: address(it) }).collect();
         let forming = Forming::new(me, peers, "simulated", now);
         let forming = FormingProcess { dir, forming, decided: None, wake_at: Time::NEVER };
         self.place(machine).process = Process::Forming(Box::new(forming));
         self.see(Seen::Started { machine, node: id, recovered: None });
-        if self.plan.voters == 1 {
+        if self.plan.machines() == 1 {
             return self.decide_alone(machine);
         }
         self.form_wake(machine);

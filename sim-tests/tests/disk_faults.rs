@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use raft_core::storage::disk::DiskFile;
 use sim_tests::disk::{Crash, SECTOR_BYTES, SimDisk, Unsynced};
-use sim_tests::plan::{DiskFault, DiskPace};
+use sim_tests::plan::{DiskFault, DiskPace, Place, Rot};
 use sim_tests::rng::Rng;
 
 const SECTOR: usize = SECTOR_BYTES;
@@ -304,5 +304,32 @@ fn whatever_happens_the_image_is_what_a_harsh_crash_would_leave() {
         assert_eq!(image.paths(), paths);
         let after: Vec<_> = paths.iter().map(|path| image.contents(path)).collect();
         assert!(contents == after, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_stale_sector_has_its_bytes_of_before_and_a_file_rots_once() {
+    for seed in 0..20 {
+        let sim = SimDisk::new(seed);
+        let disk = sim.handle();
+        disk.create_dir("snap").unwrap();
+        disk.sync_dir("").unwrap();
+        let mut file = disk.create("snap/1-1.snap").unwrap();
+        file.write_at(0, &[1; SECTOR]).unwrap();
+        file.sync().unwrap();
+        file.write_at(0, &[2; SECTOR]).unwrap();
+        file.sync().unwrap();
+        assert_eq!(sim.rot(Rot::Stale, Place::Snapshot), None, "its name is not durable");
+        disk.sync_dir("snap").unwrap();
+
+        assert_eq!(sim.rot(Rot::Stale, Place::Wal), None);
+        let rotten = sim.rot(Rot::Stale, Place::Snapshot).unwrap();
+        assert_eq!((&*rotten.path, rotten.offset), ("snap/1-1.snap", 0));
+        assert_eq!(sim.contents("snap/1-1.snap").unwrap(), [1; SECTOR]);
+        // A crash that leaves the file changed does not make it sound.
+        file.write_at(SECTOR as u64, &[3; SECTOR]).unwrap();
+        sim.crash(Crash::Power);
+        assert_eq!(sim.rot(Rot::Flip, Place::Snapshot), None);
+        assert_eq!(sim.counts().rotten, 1);
     }
 }

@@ -74,7 +74,9 @@ pub fn decode_snapshot_meta(bytes: &[u8]) -> Result<SnapshotMeta, Malformed> {
 }
 
 fn plain_bytes<T: Serialize>(value: &T) -> Vec<u8> {
-    let bytes = bincode::serde::encode_to_vec(value, PLAIN)
+    // Room for most heads at once: a heartbeat has 104 bytes.
+    let mut bytes = Vec::with_capacity(256);
+    bincode::serde::encode_into_std_write(value, &mut bytes, PLAIN)
         .expect("our own types into memory: no length is unknown, no writer fails");
     assert!(bytes.len() <= HEAD_BYTES_MAX, "a head of {} bytes", bytes.len());
     bytes
