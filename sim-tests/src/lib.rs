@@ -18,6 +18,7 @@ mod clock;
 pub mod disk;
 mod faults;
 pub mod generate;
+pub mod html;
 pub mod invariants;
 pub mod judge;
 pub mod kv;

@@ -18,6 +18,7 @@ use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sim_tests::marks::{Mark, Marks};
 use sim_tests::plan::Plan;
+use sim_tests::shrink::{self, Shrunk};
 use sim_tests::trace::Violation;
 use sim_tests::world::Report;
 use sim_tests::{generate, run};
@@ -46,6 +47,15 @@ struct Args {
     /// Prints every fact and decision.
     #[arg(long)]
     trace: bool,
+    /// Writes the run as one page for a browser.
+    #[arg(long)]
+    html: Option<PathBuf>,
+    /// Looks for a smaller plan that breaks the same rule, for at most a minute.
+    #[arg(long)]
+    shrink: bool,
+    /// After this many failures no more seeds are begun.
+    #[arg(long, default_value_t = 10)]
+    failures: usize,
     /// Runs every seed twice and compares.
     #[arg(long)]
     twice: bool,
@@ -93,7 +103,18 @@ fn one(args: &Args, name: &str, plan: Plan) -> Result<bool, String> {
         return write!(out, "{plan}").map(|()| true).map_err(|error| error.to_string());
     }
     drop(out);
-    let report = if args.trace { run::run_traced(plan.clone()) } else { run::run(plan.clone()) };
+    if args.shrink {
+        return smaller(args, name, &plan);
+    }
+    let report = match &args.html {
+        Some(file) => {
+            let (report, page) = run::run_drawn(plan, name);
+            fs::write(file, page).map_err(|error| format!("{}: {error}", file.display()))?;
+            report
+        }
+        None if args.trace => run::run_traced(plan),
+        None => run::run(plan),
+    };
     let mut out = io::stdout().lock();
     let told = match &report.failure {
         None => writeln!(out, "{name}: ok, {:032x}", report.hash),
@@ -106,6 +127,38 @@ fn one(args: &Args, name: &str, plan: Plan) -> Result<bool, String> {
     };
     told.map_err(|error| error.to_string())?;
     Ok(report.failure.is_none())
+}
+
+/// Longest a plan is shrunk.
+const SHRINK_MAX: Duration = Duration::from_secs(55);
+
+/// Shrinks a plan and writes what is left. Whether it holds all rules.
+fn smaller(args: &Args, name: &str, plan: &Plan) -> Result<bool, String> {
+    // Each smaller plan may panic in its own way; only the last one is told.
+    std::panic::set_hook(Box::new(|_| {}));
+    let began = Instant::now();
+    let run = |plan: &Plan| {
+        let report = run::run(plan.clone());
+        (report.failure, Duration::from_nanos(report.ended.0))
+    };
+    let shrunk = shrink::shrink(plan, run, || SHRINK_MAX < began.elapsed());
+    let told = |error: io::Error| error.to_string();
+    let mut out = io::stdout().lock();
+    let Some(Shrunk { plan: small, violation, runs }) = shrunk else {
+        writeln!(out, "{name}: ok, nothing to shrink").map_err(told)?;
+        return Ok(true);
+    };
+    let file = args.out.join(format!("{}.small.plan", plan.seed));
+    fs::create_dir_all(&args.out).map_err(told)?;
+    fs::write(&file, small.to_string()).map_err(told)?;
+    let (before, after) =
+        (plan.faults.len() + plan.ops.len(), small.faults.len() + small.ops.len());
+    let seconds = began.elapsed().as_secs_f64();
+    writeln!(out, "{name}: {before} events shrunk to {after} in {seconds:.0} s, {runs} runs")
+        .and_then(|()| writeln!(out, "{}: {}", violation.rule, violation.what))
+        .and_then(|()| writeln!(out, "replay: cargo sim --plan {} --trace", file.display()))
+        .map_err(told)?;
+    Ok(false)
 }
 
 /// What many runs came to.
@@ -121,9 +174,6 @@ struct Total {
     failures: Vec<(u64, Report)>,
     unequal: Vec<u64>,
 }
-
-/// After this many failures no more seeds are begun.
-const FAILURES_MAX: usize = 10;
 
 fn many(args: &Args) -> Result<bool, String> {
     let first = args.from.unwrap_or_else(fresh_seed);
@@ -151,7 +201,7 @@ fn many(args: &Args) -> Result<bool, String> {
                     let equal = !args.twice || run::run(generate::plan(seed)) == report;
                     let mut total = total.lock().expect("no thread panics while it adds");
                     total.add(seed, report, equal);
-                    full.store(FAILURES_MAX <= total.failures.len(), Ordering::Relaxed);
+                    full.store(args.failures <= total.failures.len(), Ordering::Relaxed);
                     bar.set_message(total.words());
                     bar.inc(1);
                 }

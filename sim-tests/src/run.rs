@@ -1,5 +1,6 @@
 //! A run of the key-value service with everything that watches it.
 
+use crate::html::Page;
 use crate::invariants::Invariants;
 use crate::judge::Judge;
 use crate::kv::Kv;
@@ -18,6 +19,17 @@ pub fn run_traced(plan: Plan) -> Report {
     world.trace();
     world.watch(Transcript::default());
     world.run()
+}
+
+/// The same, and the run as one page for a browser.
+pub fn run_drawn(plan: Plan, name: &str) -> (Report, String) {
+    let mut page = Page::new(name, &plan);
+    let mut world = world(plan);
+    world.trace();
+    world.watch(page.pen());
+    let report = world.run();
+    let html = page.html(&report);
+    (report, html)
 }
 
 fn world(plan: Plan) -> World<Kv> {

@@ -280,7 +280,13 @@ impl<A: App> Invariants<A> {
         let Some(life) = &mut self.lives[usize::from(machine.0)] else { return Ok(()) };
         let disk = self.disks.entry(node).or_default();
         disk.adopt_install(raft);
-        life.stale = None;
+        if let Some((told, before)) = life.stale.take() {
+            // Requests and timers came after it, and they commit nothing.
+            let committed = raft.log().committed();
+            ensure(committed == before.committed, "I17", || {
+                format!("{machine}: {told} of an older term committed {committed}")
+            })?;
+        }
         let before = life.cursors;
         let now = Cursors::of(raft);
         life.cursors = now;
