@@ -17,6 +17,8 @@ pub mod disk_format {}
 pub mod http_api {}
 #[doc = include_str!("operations.md")]
 pub mod operations {}
+#[doc = include_str!("simulation.md")]
+pub mod simulation {}
 #[doc = include_str!("style.md")]
 pub mod style {}
 
