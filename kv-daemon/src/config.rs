@@ -30,7 +30,7 @@ Write and read, at any node:
 #[command(name = "kv-daemon", version, about = None, before_help = EXAMPLES)]
 pub struct Flags {
     /// This node's name: 1 to 63 of A-Z a-z 0-9 . _ - beginning with a letter or digit.
-    /// Default: the name in --data-dir if it holds one, else node-<port>
+    /// Default: the name in --data-dir if it holds one, else node-PORT
     #[arg(long, visible_alias = "node-id", env = "KV_ID", value_name = "NAME")]
     pub id: Option<String>,
 
@@ -56,7 +56,7 @@ pub struct Flags {
     #[arg(long, env = "KV_PEERS", value_name = "HOST:PORT,...", value_delimiter = ',')]
     pub peers: Vec<String>,
 
-    /// Everything this node keeps. Default: data/<id>
+    /// Everything this node keeps. Default: data/ID
     #[arg(long, env = "KV_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 

@@ -4,7 +4,7 @@
 //! version. A revision counts the changes of the *whole* store, and a search looks at a few keys
 //! only. So the model knows bounds: the store's revision never goes back, a change makes it larger
 //! than everything told before, and what was written without an answer has a revision that somebody
-//! may see later ([`Span`]). From then on it is that one. This rules out more than values alone
+//! may see later (`Span`). From then on it is that one. This rules out more than values alone
 //! would: a stale read is caught by its revision even when the value has come back.
 //!
 //! It shares no code with the store: it is what the store is held against.
