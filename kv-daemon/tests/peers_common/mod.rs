@@ -1,7 +1,7 @@
 //! Nodes with a real transport on real loopback sockets and a core that only answers what it is
 //! told to. Each has a runtime of its own, so that one can be killed like a process: its listener
 //! and all its connections are gone at once.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::convert::Infallible;
 use std::io::{Read, Write};
