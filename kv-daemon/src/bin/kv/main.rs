@@ -7,12 +7,15 @@
 //! stdout has data and nothing else; everything for people goes to stderr.
 
 mod args;
+mod bench;
 mod carp_show;
 mod data;
+mod distribution;
 mod exit;
 mod output;
 mod serve;
 mod session;
+mod svg;
 
 use std::process::ExitCode;
 
@@ -50,6 +53,7 @@ fn run(args: Args) -> Result<(), Failed> {
             Command::Get(get) => data::get(&session, get).await,
             Command::Delete(delete) => data::delete(&session, delete).await,
             Command::List(list) => data::list(&session, list).await,
+            Command::Bench(bench) => bench::bench(&session, bench).await,
             Command::Carp(command) => carp(&session, command).await,
             Command::Serve => Err(Failed::usage("`serve` goes first: kv serve --id node1 ...")),
         }
@@ -59,5 +63,6 @@ fn run(args: Args) -> Result<(), Failed> {
 async fn carp(session: &Session, command: CarpCommand) -> Result<(), Failed> {
     match command {
         CarpCommand::Show => carp_show::show(session).await,
+        CarpCommand::Distribution(args) => distribution::distribution(session, &args),
     }
 }
