@@ -58,16 +58,14 @@ impl Svg {
         ));
     }
 
-    /// A filled square that shows `share` (0 to 1) of its colour.
-    pub fn cell(&mut self, class: &str, x: f64, y: f64, side: f64, share: f64) {
-        self.put(format_args!(
-            r#"<rect class="{class}" x="{}" y="{}" width="{}" height="{}" opacity="{:.2}"/>"#,
-            Short(x),
-            Short(y),
-            Short(side),
-            Short(side),
-            share
-        ));
+    /// Filled squares, by their upper left corners, that show `share` (0 to 1) of their colour.
+    pub fn squares(&mut self, class: &str, share: f64, side: f64, corners: &[(f64, f64)]) {
+        let side = Short(side);
+        let one =
+            |(x, y): &(f64, f64)| format!("M{} {}h{side}v{side}h-{side}z", Short(*x), Short(*y));
+        let path: String = corners.iter().map(one).collect();
+        let share = Short(share);
+        self.put(format_args!(r#"<path class="{class}" opacity="{share}" d="{path}"/>"#));
     }
 
     /// A dot.

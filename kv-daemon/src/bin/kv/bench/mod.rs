@@ -10,6 +10,7 @@ mod pace;
 mod tally;
 mod wire;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,9 @@ use crate::exit::{Failed, NO_SERVER};
 use crate::output::{self, Table};
 use crate::session::Session;
 
+/// Keys are written by at least so many clients: nothing of it is measured, and a sync serves all.
+const FILL_CLIENTS: usize = 64;
+
 /// How often the line that shows how far it is changes.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -35,7 +39,7 @@ pub async fn bench(session: &Session, args: BenchArgs) -> Result<(), Failed> {
     let reads = 0.0 < args.read_ratio;
     if reads && !args.no_fill {
         let load = load_of(session, &args, Pace::count(args.keys), 0.0).await?;
-        let filled = run(session, load, args.clients as usize).await?;
+        let filled = run(session, load, FILL_CLIENTS.max(args.clients as usize)).await?;
         require_answers(&filled.tally)?;
         session.note(format!("{} keys written in {}", args.keys, shown(filled.took)));
     }
@@ -49,13 +53,13 @@ pub async fn bench(session: &Session, args: BenchArgs) -> Result<(), Failed> {
     let ran = run(session, load, args.clients as usize).await?;
     require_answers(&ran.tally)?;
     session.note(format!(
-        "{} clients, {}, {} servers of {} clusters, {} keys, values of {} bytes, {}",
-        args.clients,
+        "{}, {}, {} of {}, {}, values of {}, {}",
+        counted(args.clients, "client"),
         args.rate.map_or("closed loop".to_owned(), |rate| format!("{rate} requests/s")),
-        servers,
-        clusters,
-        args.keys,
-        args.size,
+        counted(servers, "server"),
+        counted(clusters, "cluster"),
+        counted(args.keys, "key"),
+        counted(args.size, "byte"),
         shown(ran.took)
     ));
     match session.format {
@@ -234,6 +238,12 @@ fn as_json(args: &BenchArgs, ran: &Ran) -> Result<(), Failed> {
     Ok(())
 }
 
+/// `1 key`, `2 keys`.
+fn counted<N: Display + PartialEq + From<u8>>(number: N, noun: &str) -> String {
+    let s = if number == N::from(1) { "" } else { "s" };
+    format!("{number} {noun}{s}")
+}
+
 /// Three digits and a unit.
 fn shown(duration: Duration) -> String {
     let micros = duration.as_secs_f64() * 1e6;
@@ -272,5 +282,9 @@ mod tests {
         for (micros, text) in rows {
             assert_eq!(shown(Duration::from_micros(micros)), text);
         }
+        assert_eq!(
+            (counted(1usize, "key"), counted(0u64, "key")),
+            ("1 key".into(), "0 keys".into())
+        );
     }
 }

@@ -236,7 +236,7 @@ fn write_bars(placing: &Placing, counts: &Counts, out: &mut impl Write) -> std::
 /// A bar of so many cells, in eighths, with a mark.
 fn bar(length: f64, mark: f64, width: usize) -> String {
     const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-    let mark = (mark.round() as usize).clamp(1, width) - 1;
+    let mark = (mark as usize).min(width - 1);
     let cell = |at: usize| {
         let filled = ((length - at as f64) * 8.0).round().clamp(0.0, 8.0) as usize;
         match filled {
@@ -323,8 +323,8 @@ mod tests {
 
     #[test]
     fn a_bar_ends_where_it_should_and_shows_its_mark() {
-        assert_eq!(bar(2.5, 4.0, 5), "██▌| ");
-        assert_eq!(bar(5.0, 4.0, 5), "███|█");
+        assert_eq!(bar(2.5, 3.0, 5), "██▌| ");
+        assert_eq!(bar(5.0, 3.9, 5), "███|█");
         assert_eq!(bar(0.0, 9.0, 3), "  |");
     }
 }

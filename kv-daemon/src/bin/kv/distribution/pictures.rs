@@ -1,5 +1,7 @@
 //! What was counted, as pictures: bars for each member, the draft's ten bits, evenness by size.
 
+use std::collections::BTreeMap;
+
 use carp::draft::key_hash;
 use carp::spread::Family;
 
@@ -27,7 +29,7 @@ pub fn bars(placing: &Placing, counts: &Counts) -> String {
         counts.family.name(),
         members.len()
     );
-    let mut svg = Svg::new(WIDTH, 390.0, &title);
+    let mut svg = Svg::new(WIDTH, 380.0, &title);
     svg.text("strong", Anchor::Start, FRAME.left, 26.0, &title);
     let legend = [("a", "CARP draft, 1998", &counts.draft), ("b", "slot table", &counts.table)];
     for (row, (class, name, spread)) in legend.into_iter().enumerate() {
@@ -121,6 +123,8 @@ pub fn bits(placing: &Placing, family: Family, keys: u32) -> String {
         (WIDTH - 40.0 - SIDE as f64 * CELL, "b", "slot table", by_table),
     ] {
         let (mut decided, mut all) = (0, 0);
+        // Squares of one owner and about one share, so that each colour is written once.
+        let mut squares: BTreeMap<(usize, u64), Vec<(f64, f64)>> = BTreeMap::new();
         for (at, owners) in endings.iter().enumerate() {
             let total: u64 = owners.iter().sum();
             let most = owners.iter().copied().max().unwrap_or(0);
@@ -128,10 +132,14 @@ pub fn bits(placing: &Placing, family: Family, keys: u32) -> String {
             let Some(owner) = owners.iter().position(|count| 0 < most && *count == most) else {
                 continue;
             };
+            let corner = (left + (at % SIDE) as f64 * CELL, 112.0 + (at / SIDE) as f64 * CELL);
             let share = most as f64 / total as f64;
-            let (x, y) = ((at % SIDE) as f64 * CELL, (at / SIDE) as f64 * CELL);
-            let class = format!("owner-{}", owner % 8);
-            svg.cell(&class, left + x, 112.0 + y, CELL - 1.0, share * share);
+            let tenths = (10.0 * share).ceil() as u64;
+            squares.entry((owner % 8, tenths)).or_default().push(corner);
+        }
+        for ((owner, tenths), corners) in squares {
+            let class = format!("owner-{owner}");
+            svg.squares(&class, tenths as f64 / 10.0, CELL - 1.0, &corners);
         }
         svg.text(class, Anchor::Start, left, 98.0, name);
         let percent = 100.0 * decided as f64 / all.max(1) as f64;
@@ -148,20 +156,18 @@ pub fn sizes(sizes: &[Size], keys: u32) -> String {
     let text = format!("{} keys, the worst family of keys at each size", grouped(keys.into()));
     svg.text("strong", Anchor::Start, FRAME.left, 26.0, title);
     svg.text("soft", Anchor::Start, FRAME.left, 48.0, text);
-    // Both axes by powers: 0.1 % to 1000 %, 3 to 64 members.
+    // Both axes by powers: 0.1 % to about 300 %, 3 to 64 members.
     const LABELS: f64 = 130.0;
     let (top, right) = (80.0, FRAME.right - LABELS);
     let y_of = |over: f64| {
         let height = FRAME.bottom - top;
-        FRAME.bottom - height * (over.max(1e-3).log10() + 3.0) / 4.0
+        FRAME.bottom - height * (over.max(1e-3).log10() + 3.0) / 3.5
     };
     let x_of = |members: usize| {
         let part = (members as f64 / 3.0).ln() / (64.0f64 / 3.0).ln();
         FRAME.left + 15.0 + (right - FRAME.left - 30.0) * part
     };
-    for (over, label) in
-        [(0.001, "0.1 %"), (0.01, "1 %"), (0.1, "10 %"), (1.0, "100 %"), (10.0, "1000 %")]
-    {
+    for (over, label) in [(0.001, "0.1 %"), (0.01, "1 %"), (0.1, "10 %"), (1.0, "100 %")] {
         let class = if over == 0.001 { "axis" } else { "grid" };
         svg.line(class, (FRAME.left, y_of(over)), (right, y_of(over)));
         svg.text("soft", Anchor::End, FRAME.left - 8.0, y_of(over) + 4.0, label);
