@@ -109,15 +109,13 @@ pub enum Command {
     /// The array of clusters: who owns a key, what a change would move
     #[command(subcommand)]
     Carp(CarpCommand),
+    /// Whether each node is well; all nodes of an array, else the servers named
+    Health,
+    /// The members of each cluster, as its leader sees them
+    #[command(visible_alias = "status")]
+    ClusterStatus,
     /// Run a server, with all flags of kv-daemon (see: kv serve --help)
     Serve,
-}
-
-/// `kv carp`.
-#[derive(Debug, Subcommand)]
-pub enum CarpCommand {
-    /// The members of the array and their slots
-    Show,
 }
 
 /// `kv put`.
@@ -180,4 +178,195 @@ pub struct ListArgs {
     /// All there are
     #[arg(long)]
     pub all: bool,
+}
+
+/// `kv carp`.
+#[derive(Debug, Subcommand)]
+pub enum CarpCommand {
+    /// The members of the array and their slots
+    Show(MapFile),
+    /// Where a key belongs, and which members want its slot most
+    Route(RouteArgs),
+    /// What a change would move: a table, and nothing is changed
+    Plan(PlanArgs),
+    /// Whether every node of every cluster has the same array
+    Check,
+    /// Write a new array, for --carp: kv carp new --member a=URL,URL --member b=URL > carp.json
+    New(NewArgs),
+    /// CARP v1.0 as it was written down in 1998, offline; keys here are not placed by it
+    #[command(subcommand)]
+    Draft(DraftCommand),
+}
+
+/// Where the array is from.
+#[derive(Debug, Parser)]
+pub struct MapFile {
+    /// Take the array from this file instead of from the servers
+    #[arg(long, value_name = "FILE")]
+    pub map: Option<PathBuf>,
+}
+
+/// `kv carp route`.
+#[derive(Debug, Parser)]
+pub struct RouteArgs {
+    /// The keys
+    #[arg(required = true)]
+    pub keys: Vec<String>,
+    /// Where the array is from.
+    #[command(flatten)]
+    pub map: MapFile,
+}
+
+/// `kv carp plan`.
+#[derive(Debug, Parser)]
+pub struct PlanArgs {
+    /// The change.
+    #[command(subcommand)]
+    pub change: ChangeCommand,
+    /// Where the array is from.
+    #[command(flatten)]
+    pub map: MapFile,
+    /// Write the array as it would be to this file
+    #[arg(long, value_name = "FILE", global = true)]
+    pub out: Option<PathBuf>,
+}
+
+/// A change of the members.
+#[derive(Debug, Subcommand)]
+pub enum ChangeCommand {
+    /// A cluster joins and takes its share
+    Add {
+        /// Its name, for ever
+        name: String,
+        /// Where its nodes answer, comma-separated
+        #[arg(long = "url", value_name = "URL,...", value_delimiter = ',', required = true)]
+        urls: Vec<ServerUrl>,
+        /// Its share against the weights of the others
+        #[arg(long, default_value_t = 1)]
+        weight: u32,
+    },
+    /// Take all slots from a member
+    Drain {
+        /// Its name
+        name: String,
+    },
+    /// Take a drained member off the list
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Give a member another weight; a draining one becomes active again
+    Weight {
+        /// Its name
+        name: String,
+        /// Its share against the weights of the others
+        weight: u32,
+    },
+}
+
+/// `kv carp new`.
+#[derive(Debug, Parser)]
+pub struct NewArgs {
+    /// A cluster and where its nodes answer, best first; the first one keeps the array
+    #[arg(long = "member", value_name = "NAME=URL,...", required = true, value_parser = member_spec)]
+    pub members: Vec<MemberSpec>,
+    /// A member's share against the others; 1 if not given
+    #[arg(long = "weight", value_name = "NAME=N", value_parser = weight_spec)]
+    pub weights: Vec<WeightSpec>,
+    /// The name of the array
+    #[arg(long, default_value = "kv")]
+    pub name: String,
+}
+
+/// `a=http://127.0.0.1:8001,http://127.0.0.1:8002`
+#[derive(Clone, Debug)]
+pub struct MemberSpec {
+    /// The member's name.
+    pub name: String,
+    /// Where it answers.
+    pub urls: Vec<ServerUrl>,
+}
+
+/// `a=2`
+#[derive(Clone, Debug)]
+pub struct WeightSpec {
+    /// The member's name.
+    pub name: String,
+    /// Its weight.
+    pub weight: u32,
+}
+
+/// `kv carp draft`.
+#[derive(Debug, Subcommand)]
+pub enum DraftCommand {
+    /// The hash of keys, of members, and of both together
+    Hash {
+        /// The keys
+        #[arg(required = true)]
+        keys: Vec<String>,
+        /// Members to combine each key with
+        #[arg(long = "member", value_name = "NAME")]
+        members: Vec<String>,
+    },
+    /// Which member each key belongs to, with all scores, best first
+    Route {
+        /// The keys
+        #[arg(required = true)]
+        keys: Vec<String>,
+        /// The members; a load factor is 1 if not given
+        #[arg(long = "member", value_name = "NAME[=LOAD]", required = true, value_parser = load_spec)]
+        members: Vec<WeightSpec>,
+    },
+    /// The Proxy Array Membership Table, as text
+    Table {
+        /// The members, named by host and port; a load factor is 1 if not given
+        #[arg(long = "member", value_name = "HOST:PORT[=LOAD]", required = true, value_parser = load_spec)]
+        members: Vec<WeightSpec>,
+        /// The name of the array
+        #[arg(long, default_value = "kv")]
+        name: String,
+    },
+}
+
+fn member_spec(text: &str) -> Result<MemberSpec, String> {
+    let (name, urls) = text.split_once('=').ok_or("write NAME=URL,URL")?;
+    let urls: Result<Vec<ServerUrl>, String> = urls.split(',').map(str::parse).collect();
+    Ok(MemberSpec { name: name.to_owned(), urls: urls? })
+}
+
+fn weight_spec(text: &str) -> Result<WeightSpec, String> {
+    let (name, weight) = text.split_once('=').ok_or("write NAME=N, like a=2")?;
+    let weight = weight.parse().map_err(|_| format!("`{weight}` is no whole number"))?;
+    Ok(WeightSpec { name: name.to_owned(), weight })
+}
+
+fn load_spec(text: &str) -> Result<WeightSpec, String> {
+    match text.contains('=') {
+        true => weight_spec(text),
+        false => Ok(WeightSpec { name: text.to_owned(), weight: 1 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together_and_help_opens_with_examples() {
+        Args::command().debug_assert();
+        let help = Args::command().render_help().to_string();
+        assert!(help.starts_with("Write and read"), "{help}");
+    }
+
+    #[test]
+    fn a_member_is_a_name_and_its_servers() {
+        let spec = member_spec("a=http://127.0.0.1:8001,127.0.0.1:8002").unwrap();
+        assert_eq!((spec.name.as_str(), spec.urls.len()), ("a", 2));
+        assert!(member_spec("a").is_err() && member_spec("a=").is_err());
+        assert_eq!(load_spec("a:80=3").unwrap().weight, 3);
+        assert_eq!(load_spec("a:80").unwrap().weight, 1);
+        assert!(weight_spec("a").is_err() && weight_spec("a=-1").is_err());
+    }
 }

@@ -1,13 +1,14 @@
 //! `kv`, the client: reads and writes keys, shows and plans the array of clusters, starts a local one.
 //!
-//! In the order of a call: `args` (what was typed) -> one file per area (`data`, `cluster`, `carp_*`,
-//! `dev/`, `bench`) -> `output` (how it is shown) -> `exit` (with which code it ends). What a request
+//! In the order of a call: `args` (what was typed) -> one file per area (`data`, `cluster`, `array/`,
+//! `dev/`, `serve`) -> `output` (how it is shown) -> `exit` (with which code it ends). What a request
 //! is and when it is tried again is the library's: `kv_daemon::client`.
 //!
 //! stdout has data and nothing else; everything for people goes to stderr.
 
 mod args;
-mod carp_show;
+mod array;
+mod cluster;
 mod data;
 mod exit;
 mod output;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, CarpCommand, Command};
+use args::{Args, Command};
 use exit::Failed;
 use session::Session;
 
@@ -50,14 +51,10 @@ fn run(args: Args) -> Result<(), Failed> {
             Command::Get(get) => data::get(&session, get).await,
             Command::Delete(delete) => data::delete(&session, delete).await,
             Command::List(list) => data::list(&session, list).await,
-            Command::Carp(command) => carp(&session, command).await,
+            Command::Health => cluster::health(&session).await,
+            Command::ClusterStatus => cluster::status(&session).await,
+            Command::Carp(command) => array::run(&session, command).await,
             Command::Serve => Err(Failed::usage("`serve` goes first: kv serve --id node1 ...")),
         }
     })
-}
-
-async fn carp(session: &Session, command: CarpCommand) -> Result<(), Failed> {
-    match command {
-        CarpCommand::Show => carp_show::show(session).await,
-    }
 }
