@@ -50,8 +50,8 @@ pub struct Global {
     )]
     pub servers: Vec<ServerUrl>,
 
-    /// The server on this machine at PORT; short for -s http://127.0.0.1:PORT
-    #[arg(short = 'p', value_name = "PORT", conflicts_with = "servers", global = true)]
+    /// The server on this machine at PORT, whatever -s and KV_SERVER say
+    #[arg(short = 'p', value_name = "PORT", global = true)]
     pub local_port: Option<u16>,
 
     /// How data is written. Default: a table on a terminal, else plain text
@@ -114,6 +114,9 @@ pub enum Command {
     /// The members of each cluster, as its leader sees them
     #[command(visible_alias = "status")]
     ClusterStatus,
+    /// Clusters on this machine, to try things with
+    #[command(subcommand)]
+    Dev(DevCommand),
     /// Run a server, with all flags of kv-daemon (see: kv serve --help)
     Serve,
 }
@@ -223,9 +226,9 @@ pub struct PlanArgs {
     /// The change.
     #[command(subcommand)]
     pub change: ChangeCommand,
-    /// Where the array is from.
-    #[command(flatten)]
-    pub map: MapFile,
+    /// Take the array from this file instead of from the servers
+    #[arg(long, value_name = "FILE", global = true)]
+    pub map: Option<PathBuf>,
     /// Write the array as it would be to this file
     #[arg(long, value_name = "FILE", global = true)]
     pub out: Option<PathBuf>,
@@ -326,6 +329,45 @@ pub enum DraftCommand {
         #[arg(long, default_value = "kv")]
         name: String,
     },
+}
+
+/// `kv dev`.
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Start them, wait until they answer, and stay until Ctrl-C
+    Up(UpArgs),
+    /// Stop exactly those that `up` started in this folder
+    Down(DirArgs),
+    /// Who runs where
+    Status(DirArgs),
+}
+
+/// `kv dev up`.
+#[derive(Debug, Parser)]
+pub struct UpArgs {
+    /// Nodes of each cluster [default: 3, or what the folder holds]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: Option<u16>,
+    /// Clusters; several form an array [default: 1, or what the folder holds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=26))]
+    pub clusters: Option<u16>,
+    /// The first node's port; the others follow [default: the first that are free from 8001 on]
+    #[arg(long, env = "KV_DEV_PORT_BASE", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port_base: Option<u16>,
+    /// Everything they keep; started again, they go on with it
+    #[arg(long, default_value = "kv-dev", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Do not stay: end when they are ready, and leave them running
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// A folder of `kv dev`.
+#[derive(Debug, Parser)]
+pub struct DirArgs {
+    /// The folder they were started in
+    #[arg(long, default_value = "kv-dev", value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 fn member_spec(text: &str) -> Result<MemberSpec, String> {

@@ -10,6 +10,7 @@ mod args;
 mod array;
 mod cluster;
 mod data;
+mod dev;
 mod exit;
 mod output;
 mod serve;
@@ -54,6 +55,7 @@ fn run(args: Args) -> Result<(), Failed> {
             Command::Health => cluster::health(&session).await,
             Command::ClusterStatus => cluster::status(&session).await,
             Command::Carp(command) => array::run(&session, command).await,
+            Command::Dev(command) => dev::run(&session, command).await,
             Command::Serve => Err(Failed::usage("`serve` goes first: kv serve --id node1 ...")),
         }
     })

@@ -9,6 +9,8 @@ mod plan;
 mod route;
 mod show;
 
+pub use new::pretty;
+
 use std::path::Path;
 
 use carp::{Array, Member, MemberId};
