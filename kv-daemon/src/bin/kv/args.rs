@@ -1,12 +1,16 @@
 //! What can be typed. Each area's own arguments stand here too, so that this file is the whole face
 //! of the program; what they do is in the area's file.
 
+mod measure;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use kv_daemon::client::ServerUrl;
 use kv_daemon::units::parse_duration;
+
+pub use measure::{BenchArgs, DistributionArgs, FamilyName, Picture};
 
 /// How `--help` begins.
 const EXAMPLES: &str = "\
@@ -50,8 +54,8 @@ pub struct Global {
     )]
     pub servers: Vec<ServerUrl>,
 
-    /// The server on this machine at PORT; short for -s http://127.0.0.1:PORT
-    #[arg(short = 'p', value_name = "PORT", conflicts_with = "servers", global = true)]
+    /// The server on this machine at PORT, whatever -s and KV_SERVER say
+    #[arg(short = 'p', value_name = "PORT", global = true)]
     pub local_port: Option<u16>,
 
     /// How data is written. Default: a table on a terminal, else plain text
@@ -111,17 +115,16 @@ pub enum Command {
     Carp(CarpCommand),
     /// Measure how fast the servers answer
     Bench(BenchArgs),
+    /// Whether each node is well; all nodes of an array, else the servers named
+    Health,
+    /// The members of each cluster, as its leader sees them
+    #[command(visible_alias = "status")]
+    ClusterStatus,
+    /// Clusters on this machine, to try things with
+    #[command(subcommand)]
+    Dev(DevCommand),
     /// Run a server, with all flags of kv-daemon (see: kv serve --help)
     Serve,
-}
-
-/// `kv carp`.
-#[derive(Debug, Subcommand)]
-pub enum CarpCommand {
-    /// The members of the array and their slots
-    Show,
-    /// How evenly keys are spread, with the draft of 1998 beside it; asks no server
-    Distribution(DistributionArgs),
 }
 
 /// `kv put`.
@@ -186,100 +189,234 @@ pub struct ListArgs {
     pub all: bool,
 }
 
-/// `kv bench`.
-#[derive(Debug, Parser)]
-pub struct BenchArgs {
-    /// How many clients, each with one request under way and connections of its own
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=16384))]
-    pub clients: u32,
-    /// Bytes of a value
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(..=64 << 20))]
-    pub size: u32,
-    /// How many keys; bench/0000000000 is the first
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..10_000_000_000))]
-    pub keys: u64,
-    /// The share of requests that read, 0 to 1; the others write
-    #[arg(long, default_value_t = 0.0, value_parser = ratio)]
-    pub read_ratio: f64,
-    /// How long
-    #[arg(long, default_value_t = 5.0, value_parser = above_zero)]
-    pub seconds: f64,
-    /// Requests a second, begun at this rate whatever comes back (open loop), with latencies from
-    /// the intended start; without it each client asks again as soon as it is answered (closed loop)
-    #[arg(long, value_parser = above_zero)]
-    pub rate: Option<f64>,
-    /// Do not write the keys before they are read
-    #[arg(long)]
-    pub no_fill: bool,
-    /// Short for --format json
-    #[arg(long)]
-    pub json: bool,
+/// `kv carp`.
+#[derive(Debug, Subcommand)]
+pub enum CarpCommand {
+    /// The members of the array and their slots
+    Show(MapFile),
+    /// Where a key belongs, and which members want its slot most
+    Route(RouteArgs),
+    /// What a change would move: a table, and nothing is changed
+    Plan(PlanArgs),
+    /// Whether every node of every cluster has the same array
+    Check,
+    /// How evenly keys are spread, with the draft of 1998 beside it; asks no server
+    Distribution(DistributionArgs),
+    /// Write a new array, for --carp: kv carp new --member a=URL,URL --member b=URL > carp.json
+    New(NewArgs),
+    /// CARP v1.0 as it was written down in 1998, offline; keys here are not placed by it
+    #[command(subcommand)]
+    Draft(DraftCommand),
 }
 
-/// `kv carp distribution`.
+/// Where the array is from.
 #[derive(Debug, Parser)]
-pub struct DistributionArgs {
-    /// How many keys
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
-    pub keys: u32,
-    /// How many clusters of equal weight
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub members: u32,
-    /// A cluster for each of these weights
-    #[arg(long, value_delimiter = ',', value_name = "W,...", conflicts_with = "members")]
-    pub weights: Vec<u32>,
-    /// The clusters of this map, with its table; - reads it from stdin
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["members", "weights"])]
-    pub map: Option<PathBuf>,
-    /// Only keys of this kind. Default: all, and the first one as bars
-    #[arg(long, value_enum)]
-    pub family: Option<FamilyName>,
-    /// Draw a picture into this file
+pub struct MapFile {
+    /// Take the array from this file instead of from the servers
     #[arg(long, value_name = "FILE")]
-    pub svg: Option<PathBuf>,
-    /// Which picture
-    #[arg(long, value_enum, default_value_t = Picture::Bars, requires = "svg")]
-    pub picture: Picture,
+    pub map: Option<PathBuf>,
 }
 
-/// A way in which people name keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FamilyName {
-    /// user:0000001
-    Counter,
-    /// http://www.example.com/shop/17/item-523.html
-    Url,
-    /// 32 hexadecimal digits, as of a digest
-    Random,
-    /// 6e789e6a-a1b9-4656-88f3-8f21a2b2d9a0
-    Uuid,
-    /// grace.hopper17@example.org
-    Email,
-    /// sensor/042/2026-03-17T08:15
-    Dated,
-    /// 8 bytes, counting up
-    Binary,
+/// `kv carp route`.
+#[derive(Debug, Parser)]
+pub struct RouteArgs {
+    /// The keys
+    #[arg(required = true)]
+    pub keys: Vec<String>,
+    /// Where the array is from.
+    #[command(flatten)]
+    pub map: MapFile,
 }
 
-/// What is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Picture {
-    /// Keys of each cluster, and the line where all should end
-    Bars,
-    /// Who gets the keys whose hash ends in the same ten bits
-    Bits,
-    /// How hot the hottest of 3 to 64 clusters is
-    Sizes,
+/// `kv carp plan`.
+#[derive(Debug, Parser)]
+pub struct PlanArgs {
+    /// The change.
+    #[command(subcommand)]
+    pub change: ChangeCommand,
+    /// Take the array from this file instead of from the servers
+    #[arg(long, value_name = "FILE", global = true)]
+    pub map: Option<PathBuf>,
+    /// Write the array as it would be to this file
+    #[arg(long, value_name = "FILE", global = true)]
+    pub out: Option<PathBuf>,
 }
 
-fn ratio(text: &str) -> Result<f64, String> {
-    let number: Option<f64> = text.parse().ok();
-    number.filter(|ratio| (0.0..=1.0).contains(ratio)).ok_or_else(|| "0 to 1".to_owned())
+/// A change of the members.
+#[derive(Debug, Subcommand)]
+pub enum ChangeCommand {
+    /// A cluster joins and takes its share
+    Add {
+        /// Its name, for ever
+        name: String,
+        /// Where its nodes answer, comma-separated
+        #[arg(long = "url", value_name = "URL,...", value_delimiter = ',', required = true)]
+        urls: Vec<ServerUrl>,
+        /// Its share against the weights of the others
+        #[arg(long, default_value_t = 1)]
+        weight: u32,
+    },
+    /// Take all slots from a member
+    Drain {
+        /// Its name
+        name: String,
+    },
+    /// Take a drained member off the list
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Give a member another weight; a draining one becomes active again
+    Weight {
+        /// Its name
+        name: String,
+        /// Its share against the weights of the others
+        weight: u32,
+    },
 }
 
-fn above_zero(text: &str) -> Result<f64, String> {
-    let number: Option<f64> = text.parse().ok();
-    number
-        .filter(|number| 0.0 < *number && *number <= 1e7)
-        .ok_or_else(|| "a number above 0, at most 10000000".to_owned())
+/// `kv carp new`.
+#[derive(Debug, Parser)]
+pub struct NewArgs {
+    /// A cluster and where its nodes answer, best first; the first one keeps the array
+    #[arg(long = "member", value_name = "NAME=URL,...", required = true, value_parser = member_spec)]
+    pub members: Vec<MemberSpec>,
+    /// A member's share against the others; 1 if not given
+    #[arg(long = "weight", value_name = "NAME=N", value_parser = weight_spec)]
+    pub weights: Vec<WeightSpec>,
+    /// The name of the array
+    #[arg(long, default_value = "kv")]
+    pub name: String,
+}
+
+/// `a=http://127.0.0.1:8001,http://127.0.0.1:8002`
+#[derive(Clone, Debug)]
+pub struct MemberSpec {
+    /// The member's name.
+    pub name: String,
+    /// Where it answers.
+    pub urls: Vec<ServerUrl>,
+}
+
+/// `a=2`
+#[derive(Clone, Debug)]
+pub struct WeightSpec {
+    /// The member's name.
+    pub name: String,
+    /// Its weight.
+    pub weight: u32,
+}
+
+/// `kv carp draft`.
+#[derive(Debug, Subcommand)]
+pub enum DraftCommand {
+    /// The hash of keys, of members, and of both together
+    Hash {
+        /// The keys
+        #[arg(required = true)]
+        keys: Vec<String>,
+        /// Members to combine each key with
+        #[arg(long = "member", value_name = "NAME")]
+        members: Vec<String>,
+    },
+    /// Which member each key belongs to, with all scores, best first
+    Route {
+        /// The keys
+        #[arg(required = true)]
+        keys: Vec<String>,
+        /// The members; a load factor is 1 if not given
+        #[arg(long = "member", value_name = "NAME[=LOAD]", required = true, value_parser = load_spec)]
+        members: Vec<WeightSpec>,
+    },
+    /// The Proxy Array Membership Table, as text
+    Table {
+        /// The members, named by host and port; a load factor is 1 if not given
+        #[arg(long = "member", value_name = "HOST:PORT[=LOAD]", required = true, value_parser = load_spec)]
+        members: Vec<WeightSpec>,
+        /// The name of the array
+        #[arg(long, default_value = "kv")]
+        name: String,
+    },
+}
+
+/// `kv dev`.
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Start them, wait until they answer, and stay until Ctrl-C
+    Up(UpArgs),
+    /// Stop exactly those that `up` started in this folder
+    Down(DirArgs),
+    /// Who runs where
+    Status(DirArgs),
+}
+
+/// `kv dev up`.
+#[derive(Debug, Parser)]
+pub struct UpArgs {
+    /// Nodes of each cluster [default: 3, or what the folder holds]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: Option<u16>,
+    /// Clusters; several form an array [default: 1, or what the folder holds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=26))]
+    pub clusters: Option<u16>,
+    /// The first node's port; the others follow [default: the first that are free from 8001 on]
+    #[arg(long, env = "KV_DEV_PORT_BASE", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port_base: Option<u16>,
+    /// Everything they keep; started again, they go on with it
+    #[arg(long, default_value = "kv-dev", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Do not stay: end when they are ready, and leave them running
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// A folder of `kv dev`.
+#[derive(Debug, Parser)]
+pub struct DirArgs {
+    /// The folder they were started in
+    #[arg(long, default_value = "kv-dev", value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+fn member_spec(text: &str) -> Result<MemberSpec, String> {
+    let (name, urls) = text.split_once('=').ok_or("write NAME=URL,URL")?;
+    let urls: Result<Vec<ServerUrl>, String> = urls.split(',').map(str::parse).collect();
+    Ok(MemberSpec { name: name.to_owned(), urls: urls? })
+}
+
+fn weight_spec(text: &str) -> Result<WeightSpec, String> {
+    let (name, weight) = text.split_once('=').ok_or("write NAME=N, like a=2")?;
+    let weight = weight.parse().map_err(|_| format!("`{weight}` is no whole number"))?;
+    Ok(WeightSpec { name: name.to_owned(), weight })
+}
+
+fn load_spec(text: &str) -> Result<WeightSpec, String> {
+    match text.contains('=') {
+        true => weight_spec(text),
+        false => Ok(WeightSpec { name: text.to_owned(), weight: 1 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together_and_help_opens_with_examples() {
+        Args::command().debug_assert();
+        let help = Args::command().render_help().to_string();
+        assert!(help.starts_with("Write and read"), "{help}");
+    }
+
+    #[test]
+    fn a_member_is_a_name_and_its_servers() {
+        let spec = member_spec("a=http://127.0.0.1:8001,127.0.0.1:8002").unwrap();
+        assert_eq!((spec.name.as_str(), spec.urls.len()), ("a", 2));
+        assert!(member_spec("a").is_err() && member_spec("a=").is_err());
+        assert_eq!(load_spec("a:80=3").unwrap().weight, 3);
+        assert_eq!(load_spec("a:80").unwrap().weight, 1);
+        assert!(weight_spec("a").is_err() && weight_spec("a=-1").is_err());
+    }
 }

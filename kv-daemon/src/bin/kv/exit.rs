@@ -19,6 +19,8 @@ pub const CONDITION: u8 = 5;
 pub const UNKNOWN: u8 = 6;
 /// The server does not allow it.
 pub const DENIED: u8 = 7;
+/// Something answered and is not well.
+pub const UNHEALTHY: u8 = 8;
 
 /// Why the program does not end with 0.
 #[derive(Debug)]

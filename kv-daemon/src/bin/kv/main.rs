@@ -1,15 +1,17 @@
 //! `kv`, the client: reads and writes keys, shows and plans the array of clusters, starts a local one.
 //!
-//! In the order of a call: `args` (what was typed) -> one file per area (`data`, `cluster`, `carp_*`,
-//! `dev/`, `bench`) -> `output` (how it is shown) -> `exit` (with which code it ends). What a request
-//! is and when it is tried again is the library's: `kv_daemon::client`.
+//! In the order of a call: `args` (what was typed) -> one file per area (`data`, `cluster`, `array/`,
+//! `dev/`, `bench/`, `distribution/`, `serve`) -> `output` (how it is shown) -> `exit` (with which
+//! code it ends). What a request is and when it is tried again is the library's: `kv_daemon::client`.
 //!
 //! stdout has data and nothing else; everything for people goes to stderr.
 
 mod args;
+mod array;
 mod bench;
-mod carp_show;
+mod cluster;
 mod data;
+mod dev;
 mod distribution;
 mod exit;
 mod output;
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Args, CarpCommand, Command};
+use args::{Args, Command};
 use exit::Failed;
 use session::Session;
 
@@ -54,15 +56,11 @@ fn run(args: Args) -> Result<(), Failed> {
             Command::Delete(delete) => data::delete(&session, delete).await,
             Command::List(list) => data::list(&session, list).await,
             Command::Bench(bench) => bench::bench(&session, bench).await,
-            Command::Carp(command) => carp(&session, command).await,
+            Command::Health => cluster::health(&session).await,
+            Command::ClusterStatus => cluster::status(&session).await,
+            Command::Carp(command) => array::run(&session, command).await,
+            Command::Dev(command) => dev::run(&session, command).await,
             Command::Serve => Err(Failed::usage("`serve` goes first: kv serve --id node1 ...")),
         }
     })
-}
-
-async fn carp(session: &Session, command: CarpCommand) -> Result<(), Failed> {
-    match command {
-        CarpCommand::Show => carp_show::show(session).await,
-        CarpCommand::Distribution(args) => distribution::distribution(session, &args),
-    }
 }

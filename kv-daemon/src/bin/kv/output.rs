@@ -91,6 +91,21 @@ pub fn json(value: &impl Serialize) -> io::Result<()> {
     out.flush()
 }
 
+/// A table, or the document that says the same, as was asked for.
+///
+/// # Errors
+/// stdout cannot be written.
+pub fn data(format: Format, table: &Table, document: &impl Serialize) -> io::Result<()> {
+    match format {
+        Format::Json => json(document),
+        format => {
+            let mut out = stdout();
+            table.show(format, &mut out)?;
+            out.flush()
+        }
+    }
+}
+
 /// Bytes as text on one line: what is not printable is escaped, so that each item stays one line.
 pub fn escaped(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());

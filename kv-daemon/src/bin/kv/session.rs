@@ -21,7 +21,8 @@ pub struct Session {
     pub format: Format,
     /// How fresh reads have to be.
     pub level: ReadLevel,
-    quiet: bool,
+    /// Nothing but data and errors is told.
+    pub quiet: bool,
 }
 
 impl Session {

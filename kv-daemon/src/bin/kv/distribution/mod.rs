@@ -177,7 +177,8 @@ fn array_of(args: &DistributionArgs) -> Result<Array, Failed> {
             };
             let shown = path.display();
             read.map_err(|error| Failed::other(format!("cannot read {shown}: {error}")))?;
-            Array::from_json(&text).map_err(|fault| Failed::other(format!("{shown}: {fault}")))
+            Array::found_from_json(&text)
+                .map_err(|fault| Failed::other(format!("{shown}: {fault}")))
         }
         None if args.weights.is_empty() => array_of_weights(&vec![1; args.members as usize]),
         None => array_of_weights(&args.weights),

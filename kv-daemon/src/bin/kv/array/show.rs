@@ -2,16 +2,16 @@
 
 use std::io::Write;
 
-use carp::{Array, MemberState};
+use carp::{Array, Member, MemberState};
 
-use crate::args::Format;
+use crate::args::{Format, MapFile};
 use crate::exit::Failed;
 use crate::output::{self, Table};
 use crate::session::Session;
 
 /// `kv carp show`.
-pub async fn show(session: &Session) -> Result<(), Failed> {
-    let array = fetched(session).await?;
+pub async fn show(session: &Session, map: &MapFile) -> Result<(), Failed> {
+    let array = super::fetched(session, map.map.as_deref()).await?;
     let mut out = output::stdout();
     match session.format {
         Format::Json => writeln!(out, "{}", array.to_json())?,
@@ -30,13 +30,12 @@ pub async fn show(session: &Session) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The array as the servers have it.
-///
-/// # Errors
-/// Nobody answers, or nobody knows of one.
-pub async fn fetched(session: &Session) -> Result<Array, Failed> {
-    let none = "the servers know of no array: they are one cluster, which owns every key";
-    session.client.array().await?.ok_or_else(|| Failed::other(none))
+/// Whether a member takes slots, in a word.
+pub fn state(member: &Member) -> &'static str {
+    match member.state {
+        MemberState::Active => "active",
+        MemberState::Draining => "draining",
+    }
 }
 
 fn members(array: &Array) -> Table {
@@ -46,10 +45,7 @@ fn members(array: &Array) -> Table {
         table.row([
             member.id.to_string(),
             member.weight.to_string(),
-            match member.state {
-                MemberState::Active => "active".to_owned(),
-                MemberState::Draining => "draining".to_owned(),
-            },
+            state(member).to_owned(),
             slots.to_string(),
             format!("{:.2}%", 100.0 * slots as f64 / all),
             member.urls.join(","),
