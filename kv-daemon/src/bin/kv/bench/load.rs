@@ -18,7 +18,7 @@ const RECONNECT: Duration = Duration::from_millis(20);
 /// What all clients share.
 pub struct Load {
     /// Whom to ask.
-    pub targets: Targets,
+    pub targets: Arc<Targets>,
     /// When.
     pub pace: Pace,
     /// Keys are the numbers below this, taken by chance when the pace does not count them.

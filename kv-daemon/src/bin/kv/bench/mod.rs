@@ -36,10 +36,11 @@ const PROGRESS: Duration = Duration::from_millis(200);
 
 /// `kv bench`.
 pub async fn bench(session: &Session, args: BenchArgs) -> Result<(), Failed> {
-    let reads = 0.0 < args.read_ratio;
-    if reads && !args.no_fill {
-        let load = load_of(session, &args, Pace::count(args.keys), 0.0).await?;
-        let filled = run(session, load, FILL_CLIENTS.max(args.clients as usize)).await?;
+    let targets = Arc::new(targets(session).await?);
+    let clients = args.clients as usize;
+    if 0.0 < args.read_ratio && !args.no_fill {
+        let load = load_of(session, &args, &targets, Pace::count(args.keys), 0.0);
+        let filled = run(session, load, FILL_CLIENTS.max(clients)).await?;
         require_answers(&filled.tally)?;
         session.note(format!("{} keys written in {}", args.keys, shown(filled.took)));
     }
@@ -48,16 +49,15 @@ pub async fn bench(session: &Session, args: BenchArgs) -> Result<(), Failed> {
         Some(rate) => Pace::open(rate, length),
         None => Pace::closed(length),
     };
-    let load = load_of(session, &args, pace, args.read_ratio).await?;
-    let (servers, clusters) = (load.targets.servers(), load.targets.clusters());
-    let ran = run(session, load, args.clients as usize).await?;
+    let load = load_of(session, &args, &targets, pace, args.read_ratio);
+    let ran = run(session, load, clients).await?;
     require_answers(&ran.tally)?;
     session.note(format!(
         "{}, {}, {} of {}, {}, values of {}, {}",
         counted(args.clients, "client"),
         args.rate.map_or("closed loop".to_owned(), |rate| format!("{rate} requests/s")),
-        counted(servers, "server"),
-        counted(clusters, "cluster"),
+        counted(targets.servers(), "server"),
+        counted(targets.clusters(), "cluster"),
         counted(args.keys, "key"),
         counted(args.size, "byte"),
         shown(ran.took)
@@ -90,20 +90,24 @@ impl Ran {
     }
 }
 
-/// What the clients share, for a run that is about to begin.
-async fn load_of(
+/// Whom to ask: the owners, when there is an array.
+async fn targets(session: &Session) -> Result<Targets, Failed> {
+    match session.client.array().await? {
+        Some(array) => Targets::array(array).map_err(Failed::other),
+        None => Ok(Targets::one(session.client.settings().servers.clone())),
+    }
+}
+
+/// What the clients share, for a run that begins now.
+fn load_of(
     session: &Session,
     args: &BenchArgs,
+    targets: &Arc<Targets>,
     pace: Pace,
     read_ratio: f64,
-) -> Result<Load, Failed> {
-    let settings = session.client.settings();
-    let targets = match session.client.array().await? {
-        Some(array) => Targets::array(array).map_err(Failed::other)?,
-        None => Targets::one(settings.servers.clone()),
-    };
-    Ok(Load {
-        targets,
+) -> Load {
+    Load {
+        targets: Arc::clone(targets),
         pace,
         keys: args.keys,
         read_ratio,
@@ -113,10 +117,10 @@ async fn load_of(
             ReadLevel::Linearizable => "",
             ReadLevel::Stale { .. } => "?consistency=stale",
         },
-        timeout: settings.timeout,
+        timeout: session.client.settings().timeout,
         answered: AtomicU64::new(0),
         failed: AtomicU64::new(0),
-    })
+    }
 }
 
 /// Runs the clients until the pace ends, or somebody presses Ctrl-C.
@@ -153,7 +157,7 @@ async fn show_progress(session: &Session, load: &Load, begin: Instant) -> std::c
     loop {
         tokio::select! {
             () = tokio::time::sleep(PROGRESS) => {}
-            // A second one ends the program as ever: nothing listens any more.
+            // What is under way is still answered, and counted.
             Ok(()) = tokio::signal::ctrl_c() => load.pace.stop(),
         }
         let (answered, now) = (load.answered.load(Ordering::Relaxed), Instant::now());

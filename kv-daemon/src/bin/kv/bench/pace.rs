@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+/// The longest sleep between two looks at whether somebody has stopped it.
+const NAP: Duration = Duration::from_millis(100);
+
 /// Hands out beginnings until the time is over.
 pub struct Pace {
     begin: Instant,
@@ -107,7 +110,7 @@ impl Pace {
             let released = open.released.swap(due, Ordering::Relaxed);
             open.due.add_permits((due - released) as usize);
             let next = open.start_of(due).min(self.length);
-            thread::sleep(next.saturating_sub(self.begin.elapsed()));
+            thread::sleep(next.saturating_sub(self.begin.elapsed()).min(NAP));
         }
     }
 

@@ -180,7 +180,7 @@ mod tests {
     fn a_request_is_made_once_and_only_its_key_changes() {
         let server: ServerUrl = "127.0.0.1:8001".parse().unwrap();
         let mut put = Request::put(&server, b"blue");
-        let text = |number| {
+        let text = |number: u64| {
             format!(
                 "PUT /kv/bench/{number:010} HTTP/1.1\r\nHost: 127.0.0.1:8001\r\nContent-Length: \
                  4\r\n\r\nblue"
