@@ -102,13 +102,17 @@ impl Pace {
         let Mode::Open(open) = &self.mode else { return };
         loop {
             let since = self.begin.elapsed();
+            // All that were to come are accounted for, also when this thread was late at the end.
+            let due = match self.length <= since {
+                true => (self.length.as_secs_f64() * open.per_second).ceil() as u64,
+                false => (since.as_secs_f64() * open.per_second) as u64 + 1,
+            };
+            let released = open.released.swap(due, Ordering::Relaxed);
+            open.due.add_permits(due.saturating_sub(released) as usize);
             if self.is_stopped() || self.length <= since {
                 // Whoever waits is told that nothing more comes.
                 return open.due.close();
             }
-            let due = (since.as_secs_f64() * open.per_second) as u64 + 1;
-            let released = open.released.swap(due, Ordering::Relaxed);
-            open.due.add_permits((due - released) as usize);
             let next = open.start_of(due).min(self.length);
             thread::sleep(next.saturating_sub(self.begin.elapsed()).min(NAP));
         }

@@ -116,7 +116,7 @@ pub fn bits(placing: &Placing, family: Family, keys: u32) -> String {
     svg.text("strong", Anchor::Start, 40.0, 26.0, title);
     svg.text("soft", Anchor::Start, 40.0, 48.0, text);
     let text =
-        "Colour: the cluster that gets most of them. The paler, the more others get some too.";
+        "Colour: the cluster that gets most of them. The fainter, the more others get some too.";
     svg.text("soft", Anchor::Start, 40.0, 66.0, text);
     for (left, class, name, endings) in [
         (40.0, "a", "CARP draft, 1998", by_draft),
