@@ -198,6 +198,8 @@ pub enum CarpCommand {
     Route(RouteArgs),
     /// What a change would move: a table, and nothing is changed
     Plan(PlanArgs),
+    /// What each cluster holds
+    Stats(StatsArgs),
     /// Whether every node of every cluster has the same array
     Check,
     /// How evenly keys are spread, with the draft of 1998 beside it; asks no server
@@ -273,6 +275,14 @@ pub enum ChangeCommand {
         /// Its share against the weights of the others
         weight: u32,
     },
+}
+
+/// `kv carp stats`.
+#[derive(Debug, Parser)]
+pub struct StatsArgs {
+    /// Instead of sums, the N fullest slots of each cluster
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub top: u64,
 }
 
 /// `kv carp new`.

@@ -8,6 +8,7 @@ mod new;
 mod plan;
 mod route;
 mod show;
+mod stats;
 
 pub use new::pretty;
 
@@ -27,6 +28,7 @@ pub async fn run(session: &Session, command: CarpCommand) -> Result<(), Failed> 
         CarpCommand::Show(map) => show::show(session, &map).await,
         CarpCommand::Route(args) => route::route(session, &args).await,
         CarpCommand::Plan(args) => plan::plan(session, args).await,
+        CarpCommand::Stats(args) => stats::stats(session, &args).await,
         CarpCommand::Check => check::check(session).await,
         CarpCommand::Distribution(args) => distribution(session, &args),
         CarpCommand::New(args) => new::new(args),

@@ -88,7 +88,8 @@ pub fn tell(session: &Session, dir: &Path, layout: &Layout) -> Result<(), Failed
     Ok(())
 }
 
-async fn is_ready(session: &Session, server: &ServerUrl) -> bool {
+/// Whether a node takes requests.
+pub async fn is_ready(session: &Session, server: &ServerUrl) -> bool {
     let reply = session.client.ask_server(server, Call::get("/readyz")).await;
     reply.is_ok_and(|reply| reply.status.is_success())
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kv_daemon::client::ServerUrl;
 use kv_daemon::client::wire::Call;
+use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::layout::{CARP_FILE, Layout};
@@ -126,29 +128,36 @@ async fn ready(
     log: &Log,
 ) -> Result<(), Failed> {
     let end = Instant::now() + FORMING;
-    let paths: &[&str] =
-        if layout.array().is_some() { &["/readyz", "/carp"] } else { &["/readyz"] };
     for (_, node) in layout.nodes() {
-        for path in paths {
-            loop {
-                if let Some(how) = ends(nodes, log) {
-                    return Err(Failed::other(format!("{how}; see its lines in the log")));
-                }
-                let reply = session.client.ask_server(&node.url(), Call::get(*path)).await;
-                if reply.as_ref().is_ok_and(|reply| reply.status.is_success()) {
-                    break;
-                }
-                if end < Instant::now() {
-                    return Err(Failed::other(format!(
-                        "{} does not become ready in {FORMING:?}; see its lines in the log",
-                        node.name
-                    )));
-                }
-                tokio::time::sleep(LOOK).await;
+        while !is_ready(session, &node.url(), layout.clusters.len()).await {
+            if let Some(how) = ends(nodes, log) {
+                return Err(Failed::other(format!("{how}; see its lines in the log")));
             }
+            if end < Instant::now() {
+                let name = &node.name;
+                return Err(Failed::other(format!(
+                    "{name} does not become ready in {FORMING:?}; see its lines in the log"
+                )));
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
     Ok(())
+}
+
+/// Whether a node takes requests and, where there is an array, has all slots it is to have.
+async fn is_ready(session: &Session, server: &ServerUrl, clusters: usize) -> bool {
+    if !status::is_ready(session, server).await {
+        return false;
+    }
+    if clusters < 2 {
+        return true;
+    }
+    let Ok(reply) = session.client.ask_server(server, Call::get("/carp/stats?top=0")).await else {
+        return false;
+    };
+    let told: Option<Value> = serde_json::from_slice(&reply.body).ok();
+    reply.status.is_success() && told.is_some_and(|told| told["slots_coming"] == 0)
 }
 
 /// Takes down who has ended since the last look, and tells the last of them.
