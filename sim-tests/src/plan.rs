@@ -1,6 +1,6 @@
 //! A plan: everything that is decided about a run before it begins.
 //!
-//! A seed expands to a plan (`generate.rs`), a plan to a run (`world.rs`). Every fault and every
+//! A seed expands to a plan (`generate.rs`), a plan to a run (`world/`). Every fault and every
 //! request is a line of its own and stands for itself: it says when it begins and how long it lasts,
 //! so that any line can be taken away and what is left is a plan again. That is what makes shrinking
 //! work, and it is why past failures are kept as plans: a seed dies with the next change of the

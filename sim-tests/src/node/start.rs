@@ -1,0 +1,174 @@
+//! The start of a process: it reads its disk, and a formed one becomes a node.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kv_daemon::form::start::check_restart;
+use kv_daemon::form::{Forming, Identity, PeerSpec};
+use raft_core::codec::{FRAME_BYTES_MAX, FrameDecoder};
+use raft_core::config::Config;
+use raft_core::consensus::event::RoleName;
+use raft_core::keeper::{Keeper, PieceReader};
+use raft_core::replica::Replica;
+use raft_core::storage::meta::DataDir;
+use raft_core::storage::{Storage, StorageOptions};
+use raft_core::types::{NodeId, Time};
+
+use crate::app::App;
+use crate::marks::Mark;
+use crate::observed::Observed;
+use crate::plan::{Knobs, Machine};
+use crate::queue::Event;
+use crate::trace::{Exit, Seen};
+use crate::world::World;
+
+use super::end::exit_of;
+use super::{FormingProcess, Lanes, LogLane, Place, Process, Running};
+
+/// Starting.
+impl<A: App> World<A> {
+    /// A process begins to read its disk.
+    pub(crate) fn start(&mut self, machine: Machine) {
+        let place = self.place(machine);
+        if place.is_up() {
+            return;
+        }
+        place.life += 1;
+        place.process = Process::Opening;
+        let life = place.life;
+        let takes = place.rng.log_span(Duration::from_micros(500), Duration::from_millis(20));
+        self.later(takes, Event::Opened(machine, life));
+    }
+
+    /// The disk has been read: on to a cluster or to forming one.
+    pub(crate) fn opened(&mut self, machine: Machine) {
+        let place = self.place(machine);
+        let (name, random) =
+            (format!("node{}", machine.0 + 1), Place::<A>::fresh_id(machine, place.wipes));
+        let disk = place.disk.handle();
+        let dir = match DataDir::open(disk, Some(&name), random) {
+            Ok(dir) => dir,
+            Err(error) => return self.exit(machine, exit_of(&error)),
+        };
+        place.id = dir.meta().node_id;
+        if dir.meta().cluster.is_some() {
+            return self.run_node(machine, dir);
+        }
+        let id = place.id;
+        let me = identity(machine, id);
+        let now = self.local(machine);
+        let others = (0..self.plan.machines()).map(Machine).filter(|other| *other != machine);
+        let peers = others.map(|it| PeerSpec { name: None, address: address(it) }).collect();
+        let forming = Forming::new(me, peers, "simulated", now);
+        let forming = FormingProcess { dir, forming, decided: None, wake_at: Time::NEVER };
+        self.place(machine).process = Process::Forming(Box::new(forming));
+        self.see(Seen::Started { machine, node: id, recovered: None });
+        if self.plan.machines() == 1 {
+            return self.decide_alone(machine);
+        }
+        self.form_wake(machine);
+    }
+
+    /// A node begins on a formed disk.
+    pub(super) fn run_node(&mut self, machine: Machine, dir: DataDir) {
+        let now = self.now;
+        let knobs = self.plan.knobs.clone();
+        let traced = self.traced;
+        let place = self.place(machine);
+        let id = dir.meta().node_id;
+        let cluster = dir.meta().cluster.expect("the caller looked");
+        let (seed, salts) = (place.rng.bits(), place.rng.bits());
+        let opened =
+            Storage::open(Arc::clone(dir.disk()), dir.meta(), storage_options(&knobs, salts));
+        let (storage, recovered) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return self.exit(machine, exit_of(&error)),
+        };
+        let local = place.clock.read(now);
+        let snapshots = storage.snapshots().clone();
+        let shown = recovered.clone();
+        let config = core_config(&knobs, id, seed);
+        let waiting_max = knobs.waiting_max as usize;
+        let mut replica = Replica::new(config, recovered, Observed::new(), waiting_max, local);
+        replica.trace(traced);
+        let membership = replica.raft().log().membership();
+        let others = membership.members().filter(|(other, _)| *other != id);
+        let peers: Vec<PeerSpec> = others
+            .map(|(_, member)| PeerSpec { name: None, address: member.address.clone() })
+            .collect();
+        let restart =
+            check_restart("the data directory", &identity(machine, id), &peers, membership);
+        if let Err(why) = restart {
+            return self.exit(machine, Exit::Foreign(why));
+        }
+        let running = Running {
+            replica,
+            cluster,
+            _dir: dir,
+            keeper: Keeper::new(storage),
+            decoder: FrameDecoder::new(FRAME_BYTES_MAX),
+            lanes: Lanes::default(),
+            busy_until: now,
+            pass_due: false,
+            wake_at: Time::NEVER,
+            log: LogLane::default(),
+            making: None,
+            pieces: PieceReader::new(snapshots.clone()),
+            snapshots,
+            writing: None,
+            reading: VecDeque::new(),
+            last_id: 0,
+            proposals: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            waiting: Vec::new(),
+            leader: None,
+            role: RoleName::Follower,
+            stopping: false,
+        };
+        let place = self.place(machine);
+        place.process = Process::Running(Box::new(running));
+        if shown.snapshot.is_some() {
+            self.marks.hit(Mark::RecoveredFromSnapshot);
+        }
+        self.see(Seen::Started { machine, node: id, recovered: Some(&shown) });
+        self.run_log(machine);
+        self.pass(machine);
+    }
+}
+
+/// `m1:8001`, as members know each other.
+pub(crate) fn address(machine: Machine) -> String {
+    format!("{machine}:8001")
+}
+
+pub(super) fn identity(machine: Machine, id: NodeId) -> Identity {
+    Identity { node_id: id, name: format!("node{}", machine.0 + 1), address: address(machine) }
+}
+
+pub(crate) fn storage_options(knobs: &Knobs, seed: u64) -> StorageOptions {
+    StorageOptions {
+        segment_bytes_first: knobs.segment_bytes_first,
+        segment_bytes_max: knobs.segment_bytes_max,
+        seed,
+    }
+}
+
+fn core_config(knobs: &Knobs, id: NodeId, seed: u64) -> Config {
+    Config {
+        id,
+        seed,
+        heartbeat: knobs.heartbeat,
+        election_timeout_min: knobs.election_timeout_min,
+        append_bytes_max: knobs.append_bytes_max,
+        inflight_bytes_max: knobs.inflight_bytes_max,
+        entry_bytes_max: knobs.entry_bytes_max,
+        uncommitted_bytes_max: knobs.uncommitted_bytes_max,
+        apply_bytes_max: knobs.apply_bytes_max,
+        reads_max: knobs.reads_max as usize,
+        snapshot_bytes: knobs.snapshot_bytes,
+        snapshot_entries: knobs.snapshot_entries,
+        tail_bytes: knobs.tail_bytes,
+        chunk_bytes: knobs.chunk_bytes,
+    }
+}

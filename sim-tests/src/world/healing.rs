@@ -1,0 +1,166 @@
+//! The end of the chaos, and what has to be true after it: everything heals, and a random quorum has
+//! to become live again.
+
+use std::time::Duration;
+
+use raft_core::types::Time;
+
+use super::{Phase, World};
+use crate::app::App;
+use crate::client::Client;
+use crate::marks::Mark;
+use crate::plan::{ClientOp, CrashLoss, Links, Machine, OpKind};
+use crate::queue::Event;
+use crate::trace::{OpId, Seen};
+
+/// The client that asks whether the cluster is live again.
+const PROBE: u8 = 0;
+
+/// The end of the chaos, and what has to be true after it.
+impl<A: App> World<A> {
+    pub(super) fn chaos_over(&mut self) {
+        for number in 0..self.lasting.len() {
+            self.heal(number);
+        }
+        self.network.heal();
+        let voters = (0..self.plan.voters).map(Machine);
+        let whole: Vec<Machine> =
+            voters.clone().filter(|it| !self.places[usize::from(it.0)].lost).collect();
+        let quorum = usize::from(self.plan.voters) / 2 + 1;
+        for machine in (0..self.plan.machines()).map(Machine) {
+            let place = self.place(machine);
+            place.disk.heal();
+            (place.slow, place.late, place.deaf) = (Duration::ZERO, Duration::ZERO, false);
+            place.still_until = Time(0);
+        }
+        for client in &mut self.clients {
+            client.forget_queue();
+        }
+        if whole.len() < quorum {
+            assert!(!self.plan.recoverable, "a recoverable plan leaves a quorum");
+            self.phase = Phase::Done;
+            return;
+        }
+        let core = self.choose_core(whole, quorum);
+        self.see(Seen::Liveness { core });
+        let clients = self.clients.len() as u8;
+        for client in 0..clients {
+            let target = *self.rng.pick(&members(core));
+            self.clients[usize::from(client)].turn_to(target);
+        }
+        // Ten election timeouts, after what an old request may still wait and a follower without a
+        // log may need.
+        let until = self.now + self.plan.knobs.election_timeout_min * 20 + Duration::from_secs(60);
+        self.phase = Phase::Healing { core, until, probe: None, served: false };
+        self.later(Duration::from_millis(1), Event::Probe);
+    }
+
+    /// A random quorum goes on; of the others each is gone, or may speak without being heard, or
+    /// belongs to it by luck.
+    fn choose_core(&mut self, mut whole: Vec<Machine>, quorum: usize) -> u8 {
+        while quorum < whole.len() {
+            let out = self.rng.below(whole.len() as u64) as usize;
+            whole.remove(out);
+        }
+        let mut core = 0;
+        for machine in &whole {
+            core |= 1 << machine.0;
+            let life = self.place(*machine).life;
+            if !self.place(*machine).is_up() {
+                self.later(Duration::from_millis(10), Event::Start(*machine, life));
+            }
+        }
+        let mut campaigner = None;
+        for machine in (0..self.plan.machines()).map(Machine) {
+            if core >> machine.0 & 1 == 1 {
+                continue;
+            }
+            if campaigner.is_none() && self.rng.coin() {
+                campaigner = Some(machine);
+                if !self.place(machine).is_up() {
+                    self.restart(machine, Duration::from_millis(10));
+                }
+            } else {
+                self.crash(machine, 0, CrashLoss::Nothing);
+                // It stays down: whoever would start it belongs to an earlier life.
+                self.place(machine).life += 1;
+            }
+        }
+        if let Some(machine) = campaigner {
+            // It speaks and hears nothing.
+            let into = self
+                .network
+                .select(Links::Into(crate::plan::Target::One(machine)), |_| Some(machine));
+            self.network.cut(into, true);
+        }
+        core
+    }
+
+    pub(super) fn probe(&mut self) {
+        let now = self.now;
+        let Phase::Healing { core, until, probe, served } = &mut self.phase else { return };
+        let (core, until, served, probing) = (*core, *until, *served, probe.is_some());
+        if until < now {
+            let why = if served && self.clients.iter().all(Client::is_idle) {
+                format!("the machines {:?} do not come to hold the same", members(core))
+            } else if served {
+                "open requests do not end".to_owned()
+            } else {
+                format!("no write succeeds on the machines {:?}", members(core))
+            };
+            return self.violate("liveness", why);
+        }
+        if served {
+            if self.clients.iter().all(Client::is_idle) && self.has_settled(core) {
+                self.marks.hit(Mark::LiveAgain);
+                self.phase = Phase::Done;
+                return;
+            }
+        } else if !probing && self.clients[usize::from(PROBE)].is_idle() {
+            let via = *self.rng.pick(&members(core));
+            let patience = self.plan.knobs.election_timeout_min * 10;
+            let op = ClientOp {
+                client: PROBE,
+                via: Some(via),
+                kind: OpKind::Put,
+                key: 0,
+                size: 8,
+                patience,
+            };
+            let id = OpId(self.counts.ops as u32);
+            if let Phase::Healing { probe, .. } = &mut self.phase {
+                *probe = Some(id);
+            }
+            self.op_due(op);
+        }
+        let again = self.plan.knobs.heartbeat.max(Duration::from_millis(20));
+        self.later(again, Event::Probe);
+    }
+
+    /// An operation has ended: perhaps the one that probes.
+    pub(crate) fn op_ended(&mut self, client: u8, answered: bool) {
+        if let Phase::Healing { probe, served, .. } = &mut self.phase
+            && client == PROBE
+            && probe.take().is_some()
+        {
+            *served |= answered;
+        }
+    }
+
+    /// Whether all of them hold and have applied the same.
+    fn has_settled(&self, core: u8) -> bool {
+        let mut applied = members(core).into_iter().map(|machine| {
+            let running = self.places[usize::from(machine.0)].running()?;
+            let log = running.replica.raft().log();
+            let is_done = log.applied() == log.last().index && !running.replica.is_restoring();
+            is_done.then(|| log.last())
+        });
+        let first = applied.next().flatten();
+        first.is_some() && applied.all(|it| it == first)
+    }
+}
+
+/// The machines of a set of bits.
+fn members(core: u8) -> Vec<Machine> {
+    (0..8).filter(|bit| core >> bit & 1 == 1).map(Machine).collect()
+}
