@@ -97,7 +97,11 @@ fn main() -> ExitCode {
 
 fn read_plan(file: &PathBuf) -> Result<Plan, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    text.parse().map_err(|why| format!("{}: {why}", file.display()))
+    let plan: Plan = text.parse().map_err(|why| format!("{}: {why}", file.display()))?;
+    match plan.refusal() {
+        Some(why) => Err(format!("{}: {why}", file.display())),
+        None => Ok(plan),
+    }
 }
 
 /// One run. Whether all rules held.

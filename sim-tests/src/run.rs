@@ -4,6 +4,7 @@ use crate::html::Page;
 use crate::invariants::Invariants;
 use crate::judge::Judge;
 use crate::kv::Kv;
+use crate::marks::Spotter;
 use crate::plan::Plan;
 use crate::transcript::Transcript;
 use crate::world::{Report, World};
@@ -36,5 +37,6 @@ fn world(plan: Plan) -> World<Kv> {
     let mut world = World::new(plan);
     world.watch(Invariants::default());
     world.watch(Judge::default());
+    world.watch(Spotter::default());
     world
 }

@@ -9,6 +9,7 @@ use raft_core::types::{Index, LogPosition, NodeId, Time, WriteId};
 use raft_core::write::{Recovered, SnapshotMeta, Write};
 
 use crate::app::App;
+use crate::marks::Marks;
 use crate::plan::{ClientOp, Fault, Machine};
 use crate::world::View;
 
@@ -298,6 +299,11 @@ pub enum Loss {
 pub trait Watch<A: App> {
     /// Something happened. An error ends the run: the rule that was broken, and how.
     fn see(&mut self, now: Time, seen: &Seen<'_, A>, view: &View<'_, A>) -> Result<(), Violation>;
+
+    /// Which rare things it saw.
+    fn marks(&self) -> Marks {
+        Marks::default()
+    }
 }
 
 /// A broken rule.

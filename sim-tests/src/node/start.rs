@@ -18,7 +18,7 @@ use raft_core::types::{NodeId, Time};
 use crate::app::App;
 use crate::marks::Mark;
 use crate::observed::Observed;
-use crate::plan::{Knobs, Machine};
+use crate::plan::{Knobs, Machine, Spelling};
 use crate::queue::Event;
 use crate::trace::{Exit, Seen};
 use crate::world::World;
@@ -58,8 +58,7 @@ impl<A: App> World<A> {
         let id = place.id;
         let me = identity(machine, id);
         let now = self.local(machine);
-        let others = (0..self.plan.machines()).map(Machine).filter(|other| *other != machine);
-        let peers = others.map(|it| PeerSpec { name: None, address: address(it) }).collect();
+        let peers = self.peers_of(machine);
         let forming = Forming::new(me, peers, "simulated", now);
         let forming = FormingProcess { dir, forming, decided: None, wake_at: Time::NEVER };
         self.place(machine).process = Process::Forming(Box::new(forming));
@@ -93,10 +92,7 @@ impl<A: App> World<A> {
         let mut replica = Replica::new(config, recovered, Observed::new(), waiting_max, local);
         replica.trace(traced);
         let membership = replica.raft().log().membership();
-        let others = membership.members().filter(|(other, _)| *other != id);
-        let peers: Vec<PeerSpec> = others
-            .map(|(_, member)| PeerSpec { name: None, address: member.address.clone() })
-            .collect();
+        let peers = self.peers_of(machine);
         let restart =
             check_restart("the data directory", &identity(machine, id), &peers, membership);
         if let Err(why) = restart {
@@ -124,6 +120,7 @@ impl<A: App> World<A> {
             waiting: Vec::new(),
             leader: None,
             role: RoleName::Follower,
+            leaving: None,
             stopping: false,
         };
         let place = self.place(machine);
@@ -135,7 +132,30 @@ impl<A: App> World<A> {
         self.run_log(machine);
         self.pass(machine);
     }
+
+    /// What an operator starts it with as `--peers`.
+    fn peers_of(&self, machine: Machine) -> Vec<PeerSpec> {
+        let all = (0..self.plan.machines()).map(Machine);
+        let mut peers: Vec<String> = all.filter(|other| *other != machine).map(address).collect();
+        match self.places[usize::from(machine.0)].spelling {
+            None => {}
+            Some(Spelling::Short) => drop(peers.pop()),
+            Some(Spelling::Long) => peers.push(address(Machine(u8::MAX - 1))),
+            Some(Spelling::Itself) => peers.push(address(machine)),
+            Some(Spelling::Alias) => peers.iter_mut().for_each(|peer| peer.insert_str(0, ALIAS)),
+        }
+        peers.into_iter().map(|address| PeerSpec { name: None, address }).collect()
+    }
+
+    /// Where an address leads.
+    pub(super) fn resolve(&self, spelled: &str) -> Option<Machine> {
+        let spelled = spelled.strip_prefix(ALIAS).unwrap_or(spelled);
+        (0..self.plan.machines()).map(Machine).find(|machine| address(*machine) == spelled)
+    }
 }
+
+/// Makes another name of an address.
+const ALIAS: &str = "lan.";
 
 /// `m1:8001`, as members know each other.
 pub(crate) fn address(machine: Machine) -> String {

@@ -32,6 +32,9 @@ impl<A: App> World<A> {
             place.disk.heal();
             (place.slow, place.late, place.deaf) = (Duration::ZERO, Duration::ZERO, false);
             place.still_until = Time(0);
+            if let Some(down) = place.running_mut().and_then(|it| it.leaving.as_mut()) {
+                *down = Duration::from_millis(10);
+            }
         }
         for client in &mut self.clients {
             client.forget_queue();
