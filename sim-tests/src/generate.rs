@@ -349,6 +349,7 @@ impl Maker {
             Moment::Sending,
         ]);
         let target = match moment {
+            Moment::Synced if rng.coin() => Target::Follower(rng.below(8) as u8),
             Moment::Crowned | Moment::Synced | Moment::Sending => Target::Leader,
             _ => Target::One(self.machine(rng)),
         };
@@ -373,7 +374,7 @@ impl Maker {
     fn misspelt(&self, rng: &mut Rng) -> Fault {
         let spellings = [Spelling::Short, Spelling::Long, Spelling::Itself, Spelling::Alias];
         let target = Target::One(self.machine(rng));
-        let lasts = rng.log_span(Duration::from_millis(100), Duration::from_secs(20));
+        let lasts = rng.log_span(Duration::from_millis(100), Duration::from_secs(5));
         Fault::Misspelt { target, how: *rng.pick(&spellings), lasts }
     }
 

@@ -60,6 +60,9 @@ struct Args {
     /// After this many failures no more seeds are begun.
     #[arg(long, default_value_t = 10)]
     failures: usize,
+    /// Prints in how many seeds each mark was hit.
+    #[arg(long)]
+    marks: bool,
     /// Runs every seed twice and compares.
     #[arg(long)]
     twice: bool,
@@ -179,6 +182,8 @@ struct Total {
     /// Seeds that committed 100 writes or more.
     busy: u64,
     marks: Marks,
+    /// In how many seeds each was hit, in the order of [`Mark::ALL`].
+    hits: Vec<u64>,
     /// How long each seed ran, in simulated time.
     spans: Vec<Duration>,
     failures: Vec<(u64, Report)>,
@@ -234,6 +239,10 @@ impl Total {
         self.acknowledged += report.counts.writes_acknowledged;
         self.busy += u64::from(100 <= report.counts.committed);
         self.marks.join(report.marks);
+        self.hits.resize(Mark::ALL.len(), 0);
+        for (hits, mark) in self.hits.iter_mut().zip(Mark::ALL) {
+            *hits += u64::from(report.marks.has(*mark));
+        }
         if !equal {
             self.unequal.push(seed);
         }
@@ -284,6 +293,11 @@ fn report(args: &Args, first: u64, total: &Total, took: Duration) -> io::Result<
         total.acknowledged,
         total.busy
     )?;
+    if args.marks {
+        for (mark, hits) in Mark::ALL.iter().zip(&total.hits) {
+            writeln!(out, "{hits:6} {}", mark.what())?;
+        }
+    }
     let shortcomings = total.shortcomings();
     for what in &shortcomings {
         writeln!(out, "{what}")?;

@@ -198,8 +198,6 @@ marks! {
     LearnerCaughtUp,
     /// a node was told to campaign at once
     ToldToCampaign,
-    /// a node was told to campaign and was too far behind
-    ToldTooFarBehind,
     /// a read was answered after another leader was elected
     ReadOutlivedLeader,
     /// a write was acknowledged after another leader was elected

@@ -286,7 +286,7 @@ pub enum Moment {
     Campaigning,
     /// It has just begun to lead and has not synced its first entry.
     Crowned,
-    /// It leads, its disk has synced entries, and it does not know yet.
+    /// Its disk has synced what it asked for, and it does not know yet.
     Synced,
     /// It has voted and its disk has not synced the vote.
     Voting,

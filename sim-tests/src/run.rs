@@ -1,5 +1,6 @@
 //! A run of the key-value service with everything that watches it.
 
+use crate::app::App;
 use crate::html::Page;
 use crate::invariants::Invariants;
 use crate::judge::Judge;
@@ -31,6 +32,14 @@ pub fn run_drawn(plan: Plan, name: &str) -> (Report, String) {
     let report = world.run();
     let html = page.html(&report);
     (report, html)
+}
+
+/// Runs this plan with another state machine, watched by the rules of Raft and its own.
+pub fn run_app<A: App>(plan: Plan) -> Report {
+    let mut world = World::<A>::new(plan);
+    world.watch(Invariants::default());
+    world.watch(Spotter::default());
+    world.run()
 }
 
 fn world(plan: Plan) -> World<Kv> {

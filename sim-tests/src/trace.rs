@@ -66,6 +66,11 @@ pub enum Seen<'a, A: App> {
     },
 
     // One pass of a replica.
+    /// The replica has taken in the message that was delivered to it.
+    TakenIn {
+        /// Where.
+        machine: Machine,
+    },
     /// The replica took everything that came in; `view.replica(machine)` shows where it stands. What
     /// it asks for comes next.
     Stepped {

@@ -49,8 +49,8 @@ struct Tale {
     vote: Option<WriteId>,
     /// The leader's snapshot is coming in.
     receiving: bool,
-    /// The last piece of it: where it begins and ends.
-    piece: (u64, u64),
+    /// Of which snapshot the last piece was, and where it ended.
+    piece: (LogPosition, u64),
     /// Whether who last asked for a pre-vote had the older log.
     older: bool,
 }
@@ -163,12 +163,14 @@ impl Spotter {
             }
             Body::InstallSnapshot { meta, offset, data } => {
                 self.hit_if(Mark::SnapshotTooLate, meta.position.index <= log.committed());
-                self.tale(to).piece = (*offset, offset + data.len() as u64);
+                let ends = offset + data.len() as u64;
+                let (of, before) =
+                    std::mem::replace(&mut self.tale(to).piece, (meta.position, ends));
+                let again = of == meta.position && 0 < *offset && *offset < before;
+                self.hit_if(Mark::PieceRepeated, again);
+                self.hit_if(Mark::PieceMissing, of == meta.position && before < *offset);
             }
-            Body::TimeoutNow { last } => {
-                self.marks.hit(Mark::ToldToCampaign);
-                self.hit_if(Mark::ToldTooFarBehind, log.last().index < last.index);
-            }
+            Body::TimeoutNow { .. } => self.marks.hit(Mark::ToldToCampaign),
             _ => {}
         }
     }
@@ -221,11 +223,6 @@ impl Spotter {
                 let short = raft.log().last().index < *prev;
                 let (too_short, other) = (Mark::AppendRefusedShort, Mark::AppendRefusedOther);
                 self.marks.hit(if short { too_short } else { other });
-            }
-            Body::SnapshotReply { next_offset: Some(next), .. } => {
-                let (begins, ends) = self.tale(machine).piece;
-                self.hit_if(Mark::PieceRepeated, ends < *next);
-                self.hit_if(Mark::PieceMissing, 0 < *next && *next < begins);
             }
             _ => {}
         }

@@ -51,9 +51,7 @@ impl<A: App> Running<A> {
             Moment::Recovering | Moment::Forming => false,
             Moment::Campaigning => raft.role_name() == RoleName::Candidate,
             Moment::Crowned => leads && log.term_at(log.durable()) != Some(raft.term()),
-            Moment::Synced => {
-                leads && self.lanes.own.iter().any(|it| matches!(it, Input::Persisted(_)))
-            }
+            Moment::Synced => self.lanes.own.iter().any(|it| matches!(it, Input::Persisted(_))),
             Moment::Voting => {
                 let votes = |write: &Write| write.hard_state.is_some_and(|it| it.vote.is_some());
                 self.unsynced().any(votes)

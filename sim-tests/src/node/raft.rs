@@ -126,6 +126,7 @@ impl<A: App> World<A> {
         for (copy, from, message) in lanes.messages.drain(..) {
             self.see(Seen::Delivered { copy, from, to: machine, message: &message });
             self.replica(machine).step(local, Input::Receive(message));
+            self.see(Seen::TakenIn { machine });
         }
         let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
         for input in lanes.asked.drain(..) {
@@ -305,6 +306,7 @@ impl<A: App> World<A> {
         let mut frame = BytesMut::new();
         encode_frame(running.cluster, message, &mut frame);
         self.counts.messages += 1;
+        self.hash.bytes(&frame);
         self.see(Seen::Sent { machine, message, bytes: frame.len() });
         let Some(to) = self.home_of(message.to) else { return };
         match self.network.route(machine, to) {

@@ -16,6 +16,7 @@ use raft_core::storage::{Storage, StorageOptions};
 use raft_core::types::{NodeId, Time};
 
 use crate::app::App;
+use crate::invariants::promises;
 use crate::marks::Mark;
 use crate::observed::Observed;
 use crate::plan::{Knobs, Machine, Spelling};
@@ -84,6 +85,25 @@ impl<A: App> World<A> {
             Ok(opened) => opened,
             Err(error) => return self.exit(machine, exit_of(&error)),
         };
+        // Now and then what was just recovered is recovered again, as after a crash that came at
+        // once: it has to be the same.
+        let again = place.rng.below(RECOVER_TWICE) == 0;
+        let (storage, recovered) = if again {
+            drop(storage);
+            let options = storage_options(&knobs, salts ^ 1);
+            match Storage::open(Arc::clone(dir.disk()), dir.meta(), options) {
+                Ok((storage, second)) => {
+                    if let Err(broken) = promises::same_again(id, &recovered, &second) {
+                        return self.violate(broken.rule, broken.what);
+                    }
+                    (storage, second)
+                }
+                Err(error) => return self.exit(machine, exit_of(&error)),
+            }
+        } else {
+            (storage, recovered)
+        };
+        let place = self.place(machine);
         let local = place.clock.read(now);
         let snapshots = storage.snapshots().clone();
         let shown = recovered.clone();
@@ -153,6 +173,9 @@ impl<A: App> World<A> {
         (0..self.plan.machines()).map(Machine).find(|machine| address(*machine) == spelled)
     }
 }
+
+/// One start in so many recovers twice.
+const RECOVER_TWICE: u64 = 6;
 
 /// Makes another name of an address.
 const ALIAS: &str = "lan.";

@@ -39,6 +39,13 @@ impl<A: App> World<A> {
         for client in &mut self.clients {
             client.forget_queue();
         }
+        // To form, all have to be there once: who was damaged before that keeps the others waiting.
+        let running = self.places.iter().any(|place| place.running().is_some());
+        let unborn = !running && self.counts.committed == 0;
+        if unborn && self.places.iter().any(|place| place.lost) {
+            self.phase = Phase::Done;
+            return;
+        }
         if whole.len() < quorum {
             assert!(!self.plan.recoverable, "a recoverable plan leaves a quorum");
             self.phase = Phase::Done;

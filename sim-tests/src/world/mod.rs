@@ -33,7 +33,7 @@ use crate::queue::{Event, Queue};
 use crate::rng::Rng;
 use crate::trace::{CopyId, OpId, Seen, Violation, Watch};
 pub(crate) use parcel::Parcel;
-use report::Hash;
+pub(crate) use report::Hash;
 pub use report::{Counts, Report};
 pub use view::View;
 
@@ -64,7 +64,7 @@ pub struct World<A: App> {
     homes: BTreeMap<NodeId, Machine>,
     watches: Vec<Box<dyn Watch<A>>>,
     violation: Option<Violation>,
-    hash: Hash,
+    pub(crate) hash: Hash,
     phase: Phase,
 }
 
