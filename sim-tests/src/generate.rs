@@ -69,6 +69,14 @@ pub fn plan(seed: u64) -> Plan {
     plan.faults.extend(make("clocks", classes.clock, Maker::clock, 8));
     plan.faults.extend(make("clients", classes.clients, Maker::clients, 6));
     plan.faults.extend(make("operators", classes.operators, Maker::operator, 15));
+    plan.faults.extend(make("ambushes", classes.process, Maker::ambush, 20));
+    plan.faults.extend(make("strangers", classes.network, Maker::stranger, 2));
+    let forms = classes.operators && start == Start::Forming && 2 < machines;
+    plan.faults.extend(make("spellings", forms, Maker::misspelt, 4).into_iter().map(|fault| {
+        // While they form, and a few on nodes that have long formed.
+        let at = if fault.at < chaos / 2 { fault.at / 40 } else { fault.at };
+        Timed { at, ..fault }
+    }));
     plan.faults.extend(make("damage", classes.damage, Maker::damage, 3));
     plan.faults.retain(|fault| !matches!(fault.what, Fault::Reset { .. }) || 1 < machines);
     plan.faults.sort_by_key(|fault| fault.at);
@@ -325,6 +333,49 @@ impl Maker {
             return Fault::Snapshot { target: self.target(rng) };
         }
         Fault::Transfer { to: rng.coin().then(|| self.machine(rng)) }
+    }
+
+    fn ambush(&self, rng: &mut Rng) -> Fault {
+        let moment = *rng.pick(&[
+            Moment::Recovering,
+            Moment::Forming,
+            Moment::Campaigning,
+            Moment::Crowned,
+            Moment::Synced,
+            Moment::Voting,
+            Moment::Restoring,
+            Moment::Snapshotting,
+            Moment::Receiving,
+            Moment::Sending,
+        ]);
+        let target = match moment {
+            Moment::Synced if rng.coin() => Target::Follower(rng.below(8) as u8),
+            Moment::Crowned | Moment::Synced | Moment::Sending => Target::Leader,
+            _ => Target::One(self.machine(rng)),
+        };
+        let lasts = rng.log_span(Duration::from_secs(1), self.chaos / 2);
+        let loss = if rng.coin() { CrashLoss::Some } else { CrashLoss::Nothing };
+        let blow = Blow::Crash { down: self.down(rng), fuse: rng.below(4) as u8, loss };
+        match self.victim(rng) {
+            // What is sent rots after it was found whole.
+            Some(victim) if moment == Moment::Sending => {
+                let rot = *rng.pick(&[Rot::Flip, Rot::Zero, Rot::Cut]);
+                let target = Target::One(victim);
+                Fault::Ambush { target, moment, lasts, blow: Blow::Rot(rot) }
+            }
+            _ => Fault::Ambush { target, moment, lasts, blow },
+        }
+    }
+
+    fn stranger(&self, rng: &mut Rng) -> Fault {
+        Fault::Stranger { target: self.target(rng), lasts: self.lasts(rng) }
+    }
+
+    fn misspelt(&self, rng: &mut Rng) -> Fault {
+        let spellings = [Spelling::Short, Spelling::Long, Spelling::Itself, Spelling::Alias];
+        let target = Target::One(self.machine(rng));
+        let lasts = rng.log_span(Duration::from_millis(100), Duration::from_secs(5));
+        Fault::Misspelt { target, how: *rng.pick(&spellings), lasts }
     }
 
     /// Whatever harms what a disk has promised to keep.

@@ -38,6 +38,10 @@ struct Args {
     /// Stops beginning new seeds after this many seconds.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Runs at least this many seeds, however long they take, and demands of so many what they have
+    /// to show: every mark hit, and 100 committed writes in half of the seeds.
+    #[arg(long)]
+    at_least: Option<u64>,
     /// Runs this plan.
     #[arg(long, conflicts_with = "seed")]
     plan: Option<PathBuf>,
@@ -56,6 +60,9 @@ struct Args {
     /// After this many failures no more seeds are begun.
     #[arg(long, default_value_t = 10)]
     failures: usize,
+    /// Prints in how many seeds each mark was hit.
+    #[arg(long)]
+    marks: bool,
     /// Runs every seed twice and compares.
     #[arg(long)]
     twice: bool,
@@ -93,7 +100,11 @@ fn main() -> ExitCode {
 
 fn read_plan(file: &PathBuf) -> Result<Plan, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    text.parse().map_err(|why| format!("{}: {why}", file.display()))
+    let plan: Plan = text.parse().map_err(|why| format!("{}: {why}", file.display()))?;
+    match plan.refusal() {
+        Some(why) => Err(format!("{}: {why}", file.display())),
+        None => Ok(plan),
+    }
 }
 
 /// One run. Whether all rules held.
@@ -171,6 +182,10 @@ struct Total {
     /// Seeds that committed 100 writes or more.
     busy: u64,
     marks: Marks,
+    /// In how many seeds each was hit, in the order of [`Mark::ALL`].
+    hits: Vec<u64>,
+    /// How long each seed ran, in simulated time.
+    spans: Vec<Duration>,
     failures: Vec<(u64, Report)>,
     unequal: Vec<u64>,
 }
@@ -192,7 +207,8 @@ fn many(args: &Args) -> Result<bool, String> {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let late = args.seconds.is_some_and(|most| most <= began.elapsed().as_secs());
+                    let late = args.seconds.is_some_and(|most| most <= began.elapsed().as_secs())
+                        && args.at_least.is_none_or(|least| least <= number);
                     if args.seeds <= number || late || full.load(Ordering::Relaxed) {
                         return;
                     }
@@ -216,17 +232,40 @@ fn many(args: &Args) -> Result<bool, String> {
 impl Total {
     fn add(&mut self, seed: u64, report: Report, equal: bool) {
         self.seeds += 1;
-        self.simulated += Duration::from_nanos(report.ended.0);
+        let span = Duration::from_nanos(report.ended.0);
+        self.simulated += span;
+        self.spans.push(span);
         self.faults += report.counts.faults;
         self.acknowledged += report.counts.writes_acknowledged;
         self.busy += u64::from(100 <= report.counts.committed);
         self.marks.join(report.marks);
+        self.hits.resize(Mark::ALL.len(), 0);
+        for (hits, mark) in self.hits.iter_mut().zip(Mark::ALL) {
+            *hits += u64::from(report.marks.has(*mark));
+        }
         if !equal {
             self.unequal.push(seed);
         }
         if report.failure.is_some() {
             self.failures.push((seed, report));
         }
+    }
+
+    fn median_span(&self) -> Duration {
+        let mut spans = self.spans.clone();
+        spans.sort_unstable();
+        spans.get(spans.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// What so many seeds should have shown and did not.
+    fn shortcomings(&self) -> Vec<String> {
+        let missing = self.marks.missing().into_iter();
+        let mut short: Vec<String> = missing.map(|it| format!("never: {}", it.what())).collect();
+        if 2 * self.busy < self.seeds {
+            let (busy, seeds) = (self.busy, self.seeds);
+            short.push(format!("only {busy} of {seeds} seeds committed 100 writes"));
+        }
+        short
     }
 
     fn words(&self) -> String {
@@ -247,13 +286,21 @@ fn report(args: &Args, first: u64, total: &Total, took: Duration) -> io::Result<
     writeln!(out, "{} seeds from {first} in {seconds:.1} s: {}", total.seeds, total.words())?;
     writeln!(
         out,
-        "{:.2} simulated hours per minute, {} writes acknowledged, {} seeds committed 100 or more",
+        "{:.2} simulated hours per minute, {:.0} s in the median seed, {} writes acknowledged, {} \
+         seeds committed 100 or more",
         hours / seconds * 60.0,
+        total.median_span().as_secs_f64(),
         total.acknowledged,
         total.busy
     )?;
-    for mark in total.marks.missing() {
-        writeln!(out, "never: {}", mark.what())?;
+    if args.marks {
+        for (mark, hits) in Mark::ALL.iter().zip(&total.hits) {
+            writeln!(out, "{hits:6} {}", mark.what())?;
+        }
+    }
+    let shortcomings = total.shortcomings();
+    for what in &shortcomings {
+        writeln!(out, "{what}")?;
     }
     for seed in &total.unequal {
         writeln!(out, "seed {seed}: the second run was another one: cargo sim {seed} --twice")?;
@@ -267,7 +314,8 @@ fn report(args: &Args, first: u64, total: &Total, took: Duration) -> io::Result<
         writeln!(out, "\nseed {seed}: {rule} is broken after {at:.6} s\n{what}")?;
         writeln!(out, "plan {}\nreplay: cargo sim {seed} --trace", file.display())?;
     }
-    Ok(total.failures.is_empty() && total.unequal.is_empty())
+    let enough = args.at_least.is_none() || shortcomings.is_empty();
+    Ok(total.failures.is_empty() && total.unequal.is_empty() && enough)
 }
 
 /// Seeds nobody has run yet: the nanoseconds of the clock, rounded to be readable.

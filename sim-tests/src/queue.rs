@@ -37,6 +37,8 @@ pub(crate) enum Event {
     SnapshotStep(Machine, u32),
     /// A piece of a snapshot has taken its time to be read.
     ReadDone(Machine, u32),
+    /// Who hands over before it stops has waited long enough, or need not wait any more.
+    Leave(Machine, u32),
     /// A line of the plan: a request.
     Op(u32),
     /// A client has waited long enough.
@@ -68,7 +70,8 @@ impl Event {
             | Event::LogDue(machine, life)
             | Event::SegmentDone(machine, life)
             | Event::SnapshotStep(machine, life)
-            | Event::ReadDone(machine, life) => Some((machine, life)),
+            | Event::ReadDone(machine, life)
+            | Event::Leave(machine, life) => Some((machine, life)),
             Event::Parcel(_)
             | Event::Start(..)
             | Event::Op(_)
@@ -105,6 +108,7 @@ impl Event {
             Event::Flap(line) => (17, line),
             Event::ChaosOver => (18, 0),
             Event::Probe => (19, 0),
+            Event::Leave(machine, _) => (20, u32::from(machine.0)),
         };
         kind << 32 | u64::from(detail)
     }

@@ -1,9 +1,11 @@
 //! A run of the key-value service with everything that watches it.
 
+use crate::app::App;
 use crate::html::Page;
 use crate::invariants::Invariants;
 use crate::judge::Judge;
 use crate::kv::Kv;
+use crate::marks::Spotter;
 use crate::plan::Plan;
 use crate::transcript::Transcript;
 use crate::world::{Report, World};
@@ -32,9 +34,18 @@ pub fn run_drawn(plan: Plan, name: &str) -> (Report, String) {
     (report, html)
 }
 
+/// Runs this plan with another state machine, watched by the rules of Raft and its own.
+pub fn run_app<A: App>(plan: Plan) -> Report {
+    let mut world = World::<A>::new(plan);
+    world.watch(Invariants::default());
+    world.watch(Spotter::default());
+    world.run()
+}
+
 fn world(plan: Plan) -> World<Kv> {
     let mut world = World::new(plan);
     world.watch(Invariants::default());
     world.watch(Judge::default());
+    world.watch(Spotter::default());
     world
 }

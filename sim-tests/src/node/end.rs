@@ -23,6 +23,9 @@ use super::start::storage_options;
 use super::storage::snapshot_piece;
 use super::{Place, Process, Running};
 
+/// How long a leader that stops waits for another to take over; the daemon's own patience.
+const HANDOVER: Duration = Duration::from_secs(1);
+
 /// The end of a process.
 impl<A: App> World<A> {
     /// The disk refused: whoever waits is told that nobody can tell, then the process ends.
@@ -36,12 +39,30 @@ impl<A: App> World<A> {
         self.exit(machine, exit);
     }
 
-    /// It is asked to stop: the replica answers whoever waits, then the process ends.
-    pub(crate) fn stop(&mut self, machine: Machine) {
-        let local = self.local(machine);
-        let Some(running) = self.places[usize::from(machine.0)].running_mut() else {
-            return self.exit(machine, Exit::Stopped);
+    /// It is asked to stop, and starts again later. As the daemon does, a leader hands over first.
+    pub(crate) fn stop(&mut self, machine: Machine, down: Duration) {
+        let place = self.place(machine);
+        let life = place.life;
+        let Some(running) = place.running_mut() else {
+            self.exit(machine, Exit::Stopped);
+            return self.restart(machine, down);
         };
+        if running.leaving.replace(down).is_some() {
+            return;
+        }
+        let raft = running.replica.raft();
+        let alone = raft.log().membership().voters().len() < 2;
+        if raft.role_name() != RoleName::Leader || alone {
+            return self.leave(machine);
+        }
+        self.order(machine, |id| Input::Transfer { id, to: None });
+        self.later(HANDOVER, Event::Leave(machine, life));
+    }
+
+    /// The replica answers whoever waits, then the process ends.
+    pub(crate) fn leave(&mut self, machine: Machine) {
+        let local = self.local(machine);
+        let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
         running.stopping = true;
         running.replica.step(local, Input::Stop);
         let work = running.replica.take_work();
@@ -64,15 +85,32 @@ impl<A: App> World<A> {
             _ => {}
         }
         self.see(Seen::Exited { machine, exit: &exit });
+        let left = self.place(machine).running().and_then(|running| running.leaving);
         self.end_process(machine);
         let place = self.place(machine);
         place.disk.end_life();
+        if let Some(down) = left {
+            return self.restart(machine, down);
+        }
         // Whoever watches over it starts it again, unless that is no use.
         if matches!(exit, Exit::Storage(_) | Exit::Restore(_)) {
             let life = place.life;
             let after = place.rng.span(Duration::from_millis(200), Duration::from_secs(2));
             self.later(after, Event::Start(machine, life));
         }
+    }
+
+    /// The process dies and starts again after a while.
+    pub(crate) fn crash_for(
+        &mut self,
+        machine: Machine,
+        down: Duration,
+        fuse: u8,
+        loss: CrashLoss,
+    ) {
+        self.crash(machine, fuse, loss);
+        self.place(machine).lost |= loss == CrashLoss::Garbage;
+        self.restart(machine, down);
     }
 
     /// The process dies in the middle of what it does: each storage call under way is carried out
@@ -147,29 +185,29 @@ impl<A: App> World<A> {
     }
 
     fn mark_crash(&mut self, machine: Machine) {
-        let mark = match &self.place(machine).process {
-            Process::Opening => Some(Mark::CrashInRecovery),
-            Process::Forming(_) => Some(Mark::CrashInForming),
+        let mut marks = self.marks;
+        match &self.place(machine).process {
+            Process::Opening => marks.hit(Mark::CrashInRecovery),
+            Process::Forming(_) => marks.hit(Mark::CrashInForming),
             Process::Running(running) => {
                 let raft = running.replica.raft();
                 let unsynced = raft.log().durable() < raft.log().last().index;
                 if running.replica.is_restoring() {
-                    Some(Mark::CrashInRestore)
-                } else if running.writing.is_some() {
-                    Some(Mark::CrashInSnapshot)
-                } else if raft.role_name() == RoleName::Leader && unsynced {
-                    Some(Mark::LeaderCrashedBeforeSync)
-                } else if raft.role_name() == RoleName::Candidate {
-                    Some(Mark::CandidateCrashed)
-                } else {
-                    None
+                    marks.hit(Mark::CrashInRestore);
+                }
+                if running.writing.is_some() {
+                    marks.hit(Mark::CrashInSnapshot);
+                }
+                if raft.role_name() == RoleName::Leader && unsynced {
+                    marks.hit(Mark::LeaderCrashedBeforeSync);
+                }
+                if raft.role_name() == RoleName::Candidate {
+                    marks.hit(Mark::CandidateCrashed);
                 }
             }
-            Process::Down => None,
-        };
-        if let Some(mark) = mark {
-            self.marks.hit(mark);
+            Process::Down => {}
         }
+        self.marks = marks;
     }
 
     /// What is the same however a process ends: connections break, its calls are gone, peers notice.

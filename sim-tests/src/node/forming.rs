@@ -14,7 +14,7 @@ use crate::trace::Seen;
 use crate::world::{Parcel, World};
 
 use super::end::exit_of;
-use super::start::{address, identity, storage_options};
+use super::start::{identity, storage_options};
 use super::{FormingProcess, Process};
 
 /// Forming.
@@ -69,8 +69,7 @@ impl<A: App> World<A> {
         }
         for ask in asks {
             let number = ask.ask;
-            let all = (0..self.plan.machines()).map(Machine);
-            let Some(to) = all.into_iter().find(|it| address(*it) == ask.address) else { continue };
+            let Some(to) = self.resolve(&ask.address) else { continue };
             self.post(machine, to, Parcel::Ask { from: machine, to, life, ask: number });
         }
     }

@@ -12,6 +12,7 @@
 //!
 //! Here are only the types: a place, its process, and what waits in the lanes.
 
+mod ambush;
 mod end;
 mod forming;
 mod raft;
@@ -40,7 +41,7 @@ use crate::client::CallId;
 use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::observed::Observed;
-use crate::plan::Machine;
+use crate::plan::{Machine, Spelling};
 use crate::rng::Rng;
 use crate::trace::CopyId;
 
@@ -63,6 +64,10 @@ pub(crate) struct Place<A: App> {
     pub(crate) late: Duration,
     /// Answers to clients are lost.
     pub(crate) deaf: bool,
+    /// A node of another cluster sends here too.
+    pub(crate) stranger: bool,
+    /// What is wrong with the list of peers that the process is started with.
+    pub(crate) spelling: Option<Spelling>,
     /// The disk is damaged, emptied or not its own: the process cannot be expected to come back.
     pub(crate) lost: bool,
     /// How often the disk was replaced by an empty one.
@@ -121,7 +126,9 @@ pub(crate) struct Running<A: App> {
     pub(crate) waiting: Vec<(CallId, Option<NodeId>)>,
     leader: Option<NodeId>,
     role: RoleName,
-    /// Told to stop.
+    /// Told to stop, and when to start again: leadership is handed over first.
+    pub(crate) leaving: Option<Duration>,
+    /// The replica has been told to stop.
     stopping: bool,
 }
 
@@ -173,6 +180,8 @@ impl<A: App> Place<A> {
             slow: Duration::ZERO,
             late: Duration::ZERO,
             deaf: false,
+            stranger: false,
+            spelling: None,
             lost: false,
             wipes: 0,
             rng,

@@ -8,7 +8,7 @@ use raft_core::consensus::event::RoleName;
 use raft_core::message::Message;
 use raft_core::replica::{Input, Replica, Work};
 use raft_core::state_machine::StateMachine;
-use raft_core::types::Time;
+use raft_core::types::{ClusterId, Term, Time};
 use raft_core::write::SnapshotWrite;
 
 use crate::app::{App, Came};
@@ -36,14 +36,21 @@ impl<A: App> World<A> {
         mut frame: BytesMut,
     ) {
         let place = &mut self.places[usize::from(to.0)];
-        let id = place.id;
+        let (id, stranger) = (place.id, place.stranger);
         let lost = match &mut place.process {
             Process::Running(running) if running.lanes.messages.len() < MESSAGES_MAX => {
                 match running.decoder.decode(&mut frame) {
                     Ok(Some((cluster, message)))
                         if cluster == running.cluster && message.to == id =>
                     {
+                        let twin = stranger.then(|| twin(running.cluster, &message));
                         running.lanes.messages.push((copy, from, message));
+                        if let Some(frame) = twin {
+                            self.send_parcel(
+                                Duration::ZERO,
+                                Parcel::Frame { copy, from, to, frame },
+                            );
+                        }
                         return self.poke(to);
                     }
                     Ok(Some(_)) => Loss::Foreign,
@@ -119,6 +126,7 @@ impl<A: App> World<A> {
         for (copy, from, message) in lanes.messages.drain(..) {
             self.see(Seen::Delivered { copy, from, to: machine, message: &message });
             self.replica(machine).step(local, Input::Receive(message));
+            self.see(Seen::TakenIn { machine });
         }
         let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
         for input in lanes.asked.drain(..) {
@@ -197,6 +205,13 @@ impl<A: App> World<A> {
         }
         for (_, ended) in work.transfers {
             self.marks.hit(if ended.is_ok() { Mark::TransferDone } else { Mark::TransferFailed });
+            let place = &self.places[at];
+            if place.running().is_some_and(|running| running.leaving.is_some()) {
+                if ended.is_ok() {
+                    self.marks.hit(Mark::HandedOver);
+                }
+                self.later(Duration::ZERO, Event::Leave(machine, self.places[at].life));
+            }
         }
         if let Some(why) = work.fault {
             return self.fail(machine, Exit::Restore(why));
@@ -291,6 +306,7 @@ impl<A: App> World<A> {
         let mut frame = BytesMut::new();
         encode_frame(running.cluster, message, &mut frame);
         self.counts.messages += 1;
+        self.hash.bytes(&frame);
         self.see(Seen::Sent { machine, message, bytes: frame.len() });
         let Some(to) = self.home_of(message.to) else { return };
         match self.network.route(machine, to) {
@@ -328,4 +344,12 @@ impl<A: App> World<A> {
         self.see(Seen::Launched { copy, from, to, arrives, message });
         self.send_parcel(after, Parcel::Frame { copy, from, to, frame });
     }
+}
+
+/// What a node of another cluster would send in this place: in a later term.
+fn twin(cluster: ClusterId, message: &Message) -> BytesMut {
+    let mut frame = BytesMut::new();
+    let message = Message { term: Term(message.term.0 + 7), ..message.clone() };
+    encode_frame(ClusterId(!cluster.0), &message, &mut frame);
+    frame
 }

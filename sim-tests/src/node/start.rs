@@ -16,9 +16,10 @@ use raft_core::storage::{Storage, StorageOptions};
 use raft_core::types::{NodeId, Time};
 
 use crate::app::App;
+use crate::invariants::promises;
 use crate::marks::Mark;
 use crate::observed::Observed;
-use crate::plan::{Knobs, Machine};
+use crate::plan::{Knobs, Machine, Spelling};
 use crate::queue::Event;
 use crate::trace::{Exit, Seen};
 use crate::world::World;
@@ -58,8 +59,7 @@ impl<A: App> World<A> {
         let id = place.id;
         let me = identity(machine, id);
         let now = self.local(machine);
-        let others = (0..self.plan.machines()).map(Machine).filter(|other| *other != machine);
-        let peers = others.map(|it| PeerSpec { name: None, address: address(it) }).collect();
+        let peers = self.peers_of(machine);
         let forming = Forming::new(me, peers, "simulated", now);
         let forming = FormingProcess { dir, forming, decided: None, wake_at: Time::NEVER };
         self.place(machine).process = Process::Forming(Box::new(forming));
@@ -85,6 +85,25 @@ impl<A: App> World<A> {
             Ok(opened) => opened,
             Err(error) => return self.exit(machine, exit_of(&error)),
         };
+        // Now and then what was just recovered is recovered again, as after a crash that came at
+        // once: it has to be the same.
+        let again = place.rng.below(RECOVER_TWICE) == 0;
+        let (storage, recovered) = if again {
+            drop(storage);
+            let options = storage_options(&knobs, salts ^ 1);
+            match Storage::open(Arc::clone(dir.disk()), dir.meta(), options) {
+                Ok((storage, second)) => {
+                    if let Err(broken) = promises::same_again(id, &recovered, &second) {
+                        return self.violate(broken.rule, broken.what);
+                    }
+                    (storage, second)
+                }
+                Err(error) => return self.exit(machine, exit_of(&error)),
+            }
+        } else {
+            (storage, recovered)
+        };
+        let place = self.place(machine);
         let local = place.clock.read(now);
         let snapshots = storage.snapshots().clone();
         let shown = recovered.clone();
@@ -93,10 +112,7 @@ impl<A: App> World<A> {
         let mut replica = Replica::new(config, recovered, Observed::new(), waiting_max, local);
         replica.trace(traced);
         let membership = replica.raft().log().membership();
-        let others = membership.members().filter(|(other, _)| *other != id);
-        let peers: Vec<PeerSpec> = others
-            .map(|(_, member)| PeerSpec { name: None, address: member.address.clone() })
-            .collect();
+        let peers = self.peers_of(machine);
         let restart =
             check_restart("the data directory", &identity(machine, id), &peers, membership);
         if let Err(why) = restart {
@@ -124,6 +140,7 @@ impl<A: App> World<A> {
             waiting: Vec::new(),
             leader: None,
             role: RoleName::Follower,
+            leaving: None,
             stopping: false,
         };
         let place = self.place(machine);
@@ -135,7 +152,33 @@ impl<A: App> World<A> {
         self.run_log(machine);
         self.pass(machine);
     }
+
+    /// What an operator starts it with as `--peers`.
+    fn peers_of(&self, machine: Machine) -> Vec<PeerSpec> {
+        let all = (0..self.plan.machines()).map(Machine);
+        let mut peers: Vec<String> = all.filter(|other| *other != machine).map(address).collect();
+        match self.places[usize::from(machine.0)].spelling {
+            None => {}
+            Some(Spelling::Short) => drop(peers.pop()),
+            Some(Spelling::Long) => peers.push(address(Machine(u8::MAX - 1))),
+            Some(Spelling::Itself) => peers.push(address(machine)),
+            Some(Spelling::Alias) => peers.iter_mut().for_each(|peer| peer.insert_str(0, ALIAS)),
+        }
+        peers.into_iter().map(|address| PeerSpec { name: None, address }).collect()
+    }
+
+    /// Where an address leads.
+    pub(super) fn resolve(&self, spelled: &str) -> Option<Machine> {
+        let spelled = spelled.strip_prefix(ALIAS).unwrap_or(spelled);
+        (0..self.plan.machines()).map(Machine).find(|machine| address(*machine) == spelled)
+    }
 }
+
+/// One start in so many recovers twice.
+const RECOVER_TWICE: u64 = 6;
+
+/// Makes another name of an address.
+const ALIAS: &str = "lan.";
 
 /// `m1:8001`, as members know each other.
 pub(crate) fn address(machine: Machine) -> String {

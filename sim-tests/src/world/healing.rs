@@ -32,9 +32,19 @@ impl<A: App> World<A> {
             place.disk.heal();
             (place.slow, place.late, place.deaf) = (Duration::ZERO, Duration::ZERO, false);
             place.still_until = Time(0);
+            if let Some(down) = place.running_mut().and_then(|it| it.leaving.as_mut()) {
+                *down = Duration::from_millis(10);
+            }
         }
         for client in &mut self.clients {
             client.forget_queue();
+        }
+        // To form, all have to be there once: who was damaged before that keeps the others waiting.
+        let running = self.places.iter().any(|place| place.running().is_some());
+        let unborn = !running && self.counts.committed == 0;
+        if unborn && self.places.iter().any(|place| place.lost) {
+            self.phase = Phase::Done;
+            return;
         }
         if whole.len() < quorum {
             assert!(!self.plan.recoverable, "a recoverable plan leaves a quorum");

@@ -33,7 +33,7 @@ use crate::queue::{Event, Queue};
 use crate::rng::Rng;
 use crate::trace::{CopyId, OpId, Seen, Violation, Watch};
 pub(crate) use parcel::Parcel;
-use report::Hash;
+pub(crate) use report::Hash;
 pub use report::{Counts, Report};
 pub use view::View;
 
@@ -50,6 +50,8 @@ pub struct World<A: App> {
     pub(crate) last_call: CallId,
     pub(crate) last_copy: CopyId,
     pub(crate) lasting: Vec<Lasting>,
+    /// Faults that wait for their moment.
+    pub(crate) ambushes: Vec<usize>,
     pub(crate) counts: Counts,
     pub(crate) marks: Marks,
     /// Ways of clients, and what the world itself decides while it runs.
@@ -62,7 +64,7 @@ pub struct World<A: App> {
     homes: BTreeMap<NodeId, Machine>,
     watches: Vec<Box<dyn Watch<A>>>,
     violation: Option<Violation>,
-    hash: Hash,
+    pub(crate) hash: Hash,
     phase: Phase,
 }
 
@@ -81,7 +83,12 @@ const EVENTS_MAX: u64 = 50_000_000;
 
 impl<A: App> World<A> {
     /// A world for this plan.
+    ///
+    /// # Panics
+    ///
+    /// For a plan that cannot be run ([`Plan::refusal`]).
     pub fn new(plan: Plan) -> World<A> {
+        assert_eq!(plan.refusal(), None, "a plan that cannot be run");
         let stream = |name, number| Rng::stream(plan.seed, name, number);
         let machines = plan.machines();
         let places = (0..machines).map(|number| {
@@ -102,6 +109,7 @@ impl<A: App> World<A> {
             last_call: CallId(0),
             last_copy: CopyId(0),
             lasting: vec![Lasting::Nothing; plan.faults.len()],
+            ambushes: Vec::new(),
             counts: Counts::default(),
             marks: Marks::default(),
             rng: stream("world", 0),
@@ -135,6 +143,7 @@ impl<A: App> World<A> {
             let what = words_of(&*panic);
             self.violation = Some(Violation { rule: "I20", what: format!("a panic: {what}") });
         }
+        self.watches.iter().for_each(|watch| self.marks.join(watch.marks()));
         Report {
             hash: self.hash.sum(),
             failure: self.violation,
@@ -157,6 +166,9 @@ impl<A: App> World<A> {
                 return self.violate("world", "the run does not come to an end".to_owned());
             }
             self.happen(event);
+            if !self.ambushes.is_empty() {
+                self.spring_ambushes();
+            }
         }
         self.see(Seen::End);
         self.sum_up();
@@ -239,6 +251,7 @@ impl<A: App> World<A> {
             Event::SegmentDone(machine, _) => self.segment_done(machine),
             Event::SnapshotStep(machine, _) => self.snapshot_step(machine),
             Event::ReadDone(machine, _) => self.read_done(machine),
+            Event::Leave(machine, _) => self.leave(machine),
             Event::Op(line) => {
                 if matches!(self.phase, Phase::Chaos) {
                     self.op_due(self.plan.ops[line as usize].what);

@@ -1,6 +1,7 @@
 //! How a run ended: its numbers and its hash.
 
 use raft_core::types::Time;
+use twox_hash::XxHash64;
 
 use crate::app::App;
 use crate::marks::Marks;
@@ -11,7 +12,7 @@ use super::World;
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// 128 bits over all events and final states: the same plan, the same hash.
+    /// 128 bits over all events, all frames and the final states: the same plan, the same hash.
     pub hash: u128,
     /// The first rule that was broken; the run ended there.
     pub failure: Option<Violation>,
@@ -65,7 +66,7 @@ impl<A: App> World<A> {
 
 /// The hash of a run: two lanes that are mixed with every word.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hash {
+pub(crate) struct Hash {
     a: u64,
     b: u64,
 }
@@ -74,6 +75,11 @@ impl Hash {
     pub(super) fn add(&mut self, x: u64, y: u64) {
         self.a = (self.a ^ x).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ y;
         self.b = (self.b.rotate_left(17) ^ y).wrapping_mul(0xd6e8_feb8_6659_fd93) ^ x;
+    }
+
+    /// Adds what a message says.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.add(XxHash64::oneshot(0, bytes), bytes.len() as u64);
     }
 
     pub(super) fn sum(self) -> u128 {
