@@ -32,6 +32,7 @@ mod queue;
 pub mod rng;
 pub mod run;
 pub mod shrink;
+pub mod tally;
 pub mod trace;
 pub mod transcript;
 pub mod world;
