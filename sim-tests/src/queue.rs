@@ -114,9 +114,12 @@ impl Event {
     }
 }
 
-/// The heap.
+/// All that is to come.
 pub(crate) struct Queue {
     heap: BinaryHeap<Scheduled>,
+    /// What was known from the beginning, the next one last. There are thousands of lines in a plan:
+    /// in the heap they would make every other event sink through a dozen layers.
+    planned: Vec<Scheduled>,
     sequence: u32,
     ties: Rng,
 }
@@ -131,21 +134,39 @@ struct Scheduled {
 
 impl Queue {
     pub(crate) fn new(ties: Rng) -> Queue {
-        Queue { heap: BinaryHeap::with_capacity(1024), sequence: 0, ties }
+        Queue { heap: BinaryHeap::new(), planned: Vec::new(), sequence: 0, ties }
     }
 
     /// It will happen then. Never happens are not kept.
     pub(crate) fn push(&mut self, at: Time, event: Event) {
         if at < Time::NEVER {
-            self.sequence += 1;
-            let tie = self.ties.bits() as u32;
-            self.heap.push(Scheduled { at, tie, sequence: self.sequence, event });
+            let scheduled = self.schedule(at, event);
+            self.heap.push(scheduled);
         }
+    }
+
+    /// These will happen then: the lines of the plan, known before anything else happens.
+    pub(crate) fn plan(&mut self, lines: impl Iterator<Item = (Time, Event)>) {
+        for (at, event) in lines {
+            let scheduled = self.schedule(at, event);
+            self.planned.push(scheduled);
+        }
+        self.planned.sort_unstable();
     }
 
     /// What happens next, and when.
     pub(crate) fn pop(&mut self) -> Option<(Time, Event)> {
-        self.heap.pop().map(|next| (next.at, next.event))
+        let next = if self.planned.last() < self.heap.peek() {
+            self.heap.pop()
+        } else {
+            self.planned.pop()
+        };
+        next.map(|next| (next.at, next.event))
+    }
+
+    fn schedule(&mut self, at: Time, event: Event) -> Scheduled {
+        self.sequence += 1;
+        Scheduled { at, tie: self.ties.bits() as u32, sequence: self.sequence, event }
     }
 }
 

@@ -18,8 +18,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HEAD_BYTES_MAX, decode_payload, encode_payload, plain_bytes, plain_value, sound_meta,
-    sound_position,
+    HEAD_BYTES_MAX, HEAD_BYTES_USUAL, decode_payload, encode_payload, plain_value, put_plain,
+    sound_meta, sound_position,
 };
 use crate::message::{AppendResult, Body, Message};
 use crate::state_machine::Malformed;
@@ -48,21 +48,22 @@ pub struct FrameDecoder {
 pub fn encode_frame(cluster: ClusterId, message: &Message, out: &mut BytesMut) {
     let (body, payloads) = take_apart(&message.body);
     let Message { from, to, term, id, .. } = *message;
-    let head = plain_bytes(&Head { cluster, from, to, term, id, body });
-
     let payload_bytes: usize = payloads.iter().map(Bytes::len).sum();
-    let len = HEAD_LEN_BYTES + head.len() + payload_bytes;
     let start = out.len();
-    out.reserve(PREFIX_BYTES + len);
-    out.put_u32_le(u32::try_from(len).expect("limits on messages keep frames below 4 GiB"));
-    out.put_u32_le(0);
-    out.put_u32_le(head.len() as u32);
-    out.put_slice(&head);
+    out.reserve(PREFIX_BYTES + HEAD_LEN_BYTES + HEAD_BYTES_USUAL + payload_bytes);
+    // Lengths and checksum are known at the end only.
+    out.put_bytes(0, PREFIX_BYTES + HEAD_LEN_BYTES);
+    let head_len = put_plain(&Head { cluster, from, to, term, id, body }, out);
     for payload in &payloads {
         out.put_slice(payload);
     }
-    let crc = frame_crc(&out[start..]);
-    out[start + 4..start + PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
+    let frame = &mut out[start..];
+    let len = u32::try_from(frame.len() - PREFIX_BYTES);
+    let len = len.expect("limits on messages keep frames below 4 GiB");
+    frame[..4].copy_from_slice(&len.to_le_bytes());
+    frame[PREFIX_BYTES..][..HEAD_LEN_BYTES].copy_from_slice(&(head_len as u32).to_le_bytes());
+    let crc = frame_crc(frame);
+    frame[4..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
 impl FrameDecoder {

@@ -68,11 +68,11 @@ pub(super) fn write_segment(
         let mut file = disk.create(path)?;
         file.write_at(0, &header.encode())?;
         file.write_at(PAGE as u64, batches)?;
-        let zeroes = vec![0; FILL_BYTES];
+        static ZEROES: [u8; FILL_BYTES] = [0; FILL_BYTES];
         let mut offset = used;
         while offset < header.bytes {
             let part = (header.bytes - offset).min(FILL_BYTES as u64);
-            file.write_at(offset, &zeroes[..part as usize])?;
+            file.write_at(offset, &ZEROES[..part as usize])?;
             offset += part;
         }
         file.sync()?;

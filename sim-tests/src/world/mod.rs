@@ -183,14 +183,10 @@ impl<A: App> World<A> {
             let after = self.rng.span(Duration::ZERO, Duration::from_millis(50));
             self.later(after, Event::Start(Machine(machine), life));
         }
-        for number in 0..self.plan.faults.len() {
-            let at = self.plan.faults[number].at;
-            self.queue.push(Time(0) + at, Event::Fault(number as u32));
-        }
-        for number in 0..self.plan.ops.len() {
-            let at = self.plan.ops[number].at;
-            self.queue.push(Time(0) + at, Event::Op(number as u32));
-        }
+        let faults = (0..).zip(&self.plan.faults);
+        self.queue.plan(faults.map(|(line, fault)| (Time(0) + fault.at, Event::Fault(line))));
+        let ops = (0..).zip(&self.plan.ops);
+        self.queue.plan(ops.map(|(line, op)| (Time(0) + op.at, Event::Op(line))));
         self.queue.push(Time(0) + self.plan.chaos, Event::ChaosOver);
         for machine in (0..self.plan.machines()).map(Machine) {
             self.homes.insert(NodeId(Place::<A>::fresh_id(machine, 0)), machine);
