@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::plan::*;
 use crate::rng::Rng;
+use crate::scenes::Scenes;
 
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
@@ -78,6 +79,13 @@ pub fn plan(seed: u64) -> Plan {
         Timed { at, ..fault }
     }));
     plan.faults.extend(make("damage", classes.damage, Maker::damage, 3));
+    let mut scenes = Rng::stream(seed, "scenes", 0);
+    let count = if classes.scenes { scenes.log_uniform(1, 8) } else { 0 };
+    let stage = Scenes { plan: &plan, damaged, damages: classes.damage };
+    let lines = stage.draw(&mut scenes, count);
+    plan.faults.extend(lines.faults);
+    plan.ops.extend(lines.ops);
+    plan.ops.sort_by_key(|op| op.at);
     plan.faults.retain(|fault| !matches!(fault.what, Fault::Reset { .. }) || 1 < machines);
     plan.faults.sort_by_key(|fault| fault.at);
     plan
@@ -94,6 +102,7 @@ struct Classes {
     clients: bool,
     operators: bool,
     knobs: bool,
+    scenes: bool,
 }
 
 impl Classes {
@@ -117,6 +126,7 @@ impl Classes {
             clients: on(),
             operators: on(),
             knobs: on(),
+            scenes: on(),
         }
     }
 }
@@ -125,6 +135,16 @@ fn knobs(rng: &mut Rng, wild: bool) -> Knobs {
     let election_timeout_min =
         rng.log_span(Duration::from_millis(200), Duration::from_millis(1200));
     let base = Knobs { snapshot_entries: rng.log_uniform(20, 1_000), ..Knobs::default() };
+    // Logs so short and pieces so small that whoever was away needs a snapshot, in many pieces.
+    let short = rng.below(3) == 0;
+    if !wild && short {
+        return Knobs {
+            snapshot_entries: rng.range(3..40),
+            tail_bytes: 0,
+            chunk_bytes: 256,
+            ..base
+        };
+    }
     if !wild {
         return base;
     }
@@ -140,8 +160,8 @@ fn knobs(rng: &mut Rng, wild: bool) -> Knobs {
         reads_max: rng.log_uniform(1, 65_536),
         snapshot_bytes: rng.log_uniform(1 << 10, 64 << 20),
         snapshot_entries: rng.log_uniform(3, 1_000),
-        tail_bytes: rng.log_uniform(0, 1 << 20),
-        chunk_bytes: rng.log_uniform(64, 1 << 20),
+        tail_bytes: if short { 0 } else { rng.log_uniform(0, 1 << 20) },
+        chunk_bytes: if short { rng.range(64..1024) } else { rng.log_uniform(64, 1 << 20) },
         segment_bytes_first,
         segment_bytes_max: segment_bytes_first * rng.range(1..9),
         waiting_max: rng.log_uniform(4, 131_072),

@@ -80,6 +80,8 @@ struct Untouched {
     leader: Option<NodeId>,
     last: Index,
     committed: Index,
+    /// What a leader knows of each peer: what it holds, and when it was last heard.
+    peers: Vec<(NodeId, Index, Option<Time>)>,
 }
 
 /// Every this many steps the bounds are measured.
@@ -286,6 +288,12 @@ impl<A: App> Invariants<A> {
             ensure(committed == before.committed, "I17", || {
                 format!("{machine}: {told} of an older term committed {committed}")
             })?;
+            // Nor do they tell a leader anything about its peers.
+            let after = untouched(raft);
+            let leads_on = (after.role, after.hard_state) == (before.role, before.hard_state);
+            ensure(!leads_on || after.peers == before.peers, "I17", || {
+                format!("{machine}: {told} of an older term is news of {:?}", after.peers)
+            })?;
         }
         let before = life.cursors;
         let now = Cursors::of(raft);
@@ -417,5 +425,6 @@ fn untouched(raft: &Raft) -> Untouched {
         leader: raft.leader(),
         last: raft.log().last().index,
         committed: raft.log().committed(),
+        peers: raft.status().peers.iter().map(|it| (it.id, it.matched, it.contact)).collect(),
     }
 }

@@ -96,6 +96,8 @@ pub(crate) struct FormingProcess {
     decided: Option<Membership>,
     /// The earliest look at the time that is scheduled.
     wake_at: Time,
+    /// The cluster that the set known now would be, and since when it has been this one.
+    would_form: (Option<ClusterId>, Time),
 }
 
 /// A node.
@@ -108,7 +110,7 @@ pub(crate) struct Running<A: App> {
     decoder: FrameDecoder,
     pub(crate) lanes: Lanes,
     /// The raft thread is busy until then.
-    busy_until: Time,
+    pub(crate) busy_until: Time,
     /// A pass is scheduled.
     pass_due: bool,
     /// The earliest wake that is scheduled.

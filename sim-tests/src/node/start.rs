@@ -60,7 +60,9 @@ impl<A: App> World<A> {
         let now = self.local(machine);
         let peers = self.peers_of(machine);
         let forming = Forming::new(me, peers, "simulated", now);
-        let forming = FormingProcess { dir, forming, decided: None, wake_at: Time::NEVER };
+        let would_form = (None, Time(0));
+        let forming =
+            FormingProcess { dir, forming, decided: None, wake_at: Time::NEVER, would_form };
         self.place(machine).process = Process::Forming(Box::new(forming));
         self.see(Seen::Started { machine, node: id, recovered: None });
         if self.plan.machines() == 1 {
