@@ -48,7 +48,7 @@ struct Args {
     /// Prints the plan of the seed and does not run it.
     #[arg(long, requires = "seed")]
     show: bool,
-    /// Prints every fact and decision.
+    /// Prints every fact and decision of one run; many are told so and not printed.
     #[arg(long)]
     trace: bool,
     /// Writes the run as one page for a browser.
@@ -213,7 +213,8 @@ fn many(args: &Args) -> Result<bool, String> {
                         return;
                     }
                     let seed = first.wrapping_add(number);
-                    let report = run::run(generate::plan(seed));
+                    let plan = generate::plan(seed);
+                    let report = if args.trace { run::run_told(plan) } else { run::run(plan) };
                     let equal = !args.twice || run::run(generate::plan(seed)) == report;
                     let mut total = total.lock().expect("no thread panics while it adds");
                     total.add(seed, report, equal);
