@@ -341,6 +341,12 @@ pub fn leader_url(status: &NodeStatus) -> Option<String> {
     Some(format!("http://{}", leader.address))
 }
 
+/// The name people know a node by; its id when it is no member any more.
+pub fn name_of(status: &NodeStatus, id: NodeId) -> String {
+    let member = status.core.membership.member(id);
+    member.map_or_else(|| id.to_string(), |member| member.name.clone())
+}
+
 /// Tells waiting requests and the log what happens to the node.
 async fn watch_events(daemon: Arc<Daemon>, mut events: raft_core::node::Receiver<NodeEvent>) {
     let mut won = None;
@@ -382,8 +388,7 @@ fn tell_leadership(
 ) {
     let name = |id: NodeId| {
         let status = daemon.serving().map(|serving| serving.handle.status());
-        let member = status.as_ref().and_then(|status| status.core.membership.member(id));
-        member.map_or_else(|| id.to_string(), |member| member.name.clone())
+        status.map_or_else(|| id.to_string(), |status| name_of(&status, id))
     };
     // The core tells the story of each election; this is its end, in the names people use.
     match (role, leader) {

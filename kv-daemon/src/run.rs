@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use warp::Filter;
 
 use crate::config::{Config, default_name, join_address};
-use crate::daemon::{Daemon, Serving};
+use crate::daemon::{Daemon, Serving, name_of};
 use crate::form::start::{Restart, check_restart};
 use crate::form::{Forming, Identity, formation_of};
 use crate::http::accept::{Accepting, listen};
@@ -200,7 +200,7 @@ impl Server {
         }
         log::info!("stopping: handing leadership over");
         match tokio::time::timeout(HANDOVER, serving.handle.transfer(None)).await {
-            Ok(Ok(leader)) => log::info!("stopping: {leader} leads now"),
+            Ok(Ok(leader)) => log::info!("stopping: {} leads now", name_of(&status, leader)),
             Ok(Err(failure)) => log::info!("stopping: nobody took over ({failure:?})"),
             Err(_) => log::info!("stopping: nobody took over in {HANDOVER:?}"),
         }

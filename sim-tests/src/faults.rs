@@ -45,6 +45,9 @@ pub(crate) enum Lasting {
     Still(Machine),
 }
 
+/// How long a process that stood still reads its sockets before it decides anything.
+const WAKING: Duration = Duration::from_micros(50);
+
 impl<A: App> World<A> {
     /// Whom a fault finds.
     pub(crate) fn find(&self, target: Target) -> Option<Machine> {
@@ -111,6 +114,10 @@ impl<A: App> World<A> {
                 let until = self.now + lasts;
                 let place = self.place(at);
                 place.still_until = place.still_until.max(until);
+                if let Some(running) = place.running_mut() {
+                    // What came in meanwhile is taken in at once, not one by one.
+                    running.busy_until = running.busy_until.max(until + WAKING);
+                }
                 self.see(Seen::Paused { machine: at, still: true });
                 (Lasting::Still(at), lasts)
             }

@@ -31,6 +31,7 @@ mod plan_text;
 mod queue;
 pub mod rng;
 pub mod run;
+mod scenes;
 pub mod shrink;
 pub mod tally;
 pub mod trace;

@@ -48,7 +48,7 @@ struct Args {
     /// Prints the plan of the seed and does not run it.
     #[arg(long, requires = "seed")]
     show: bool,
-    /// Prints every fact and decision.
+    /// Prints every fact and decision of one run; many are told so and not printed.
     #[arg(long)]
     trace: bool,
     /// Writes the run as one page for a browser.
@@ -195,9 +195,11 @@ fn many(args: &Args) -> Result<bool, String> {
                         return;
                     }
                     let seed = first.wrapping_add(number);
-                    let before = thread_cpu();
                     let plan = generate::plan(seed);
-                    let report = run::run(plan.clone());
+                    let before = thread_cpu();
+                    let told = args.trace;
+                    let report =
+                        if told { run::run_told(plan.clone()) } else { run::run(plan.clone()) };
                     let cpu = thread_cpu() - before;
                     let equal = !args.twice || run::run(plan.clone()) == report;
                     let mut tally = tally.lock().expect("no thread panics while it adds");

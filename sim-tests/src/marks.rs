@@ -190,8 +190,6 @@ marks! {
     AcknowledgedByHeartbeat,
     /// a piece of a snapshot came again
     PieceRepeated,
-    /// a piece of a snapshot was missing
-    PieceMissing,
     /// the leader's snapshot came too late to be of use
     SnapshotTooLate,
     /// a learner was caught up by a snapshot

@@ -15,6 +15,13 @@ pub fn run(plan: Plan) -> Report {
     world(plan).run()
 }
 
+/// The same, with every decision told in words to nobody: whether telling changes a run.
+pub fn run_told(plan: Plan) -> Report {
+    let mut world = world(plan);
+    world.trace();
+    world.run()
+}
+
 /// The same, with every fact and decision printed as it happens.
 pub fn run_traced(plan: Plan) -> Report {
     let mut world = world(plan);

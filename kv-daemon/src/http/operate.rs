@@ -14,7 +14,7 @@ use warp::http::StatusCode;
 use super::body;
 use super::reply::{self, Problem, Response};
 use super::routes::{Asked, Refused, bad_param, nothing_else};
-use crate::daemon::{Serving, leader_url};
+use crate::daemon::{Serving, leader_url, name_of};
 use crate::kv::request::{Failure, Reason};
 use crate::status;
 
@@ -186,7 +186,7 @@ where
     }
     let failure = match serving.handle.transfer(to).await {
         Ok(leader) => {
-            log::info!("leadership was handed to {leader} on request");
+            log::info!("leadership was handed to {} on request", name_of(&status, leader));
             return Ok(reply::empty(StatusCode::NO_CONTENT));
         }
         Err(failure) => failure,

@@ -17,10 +17,21 @@ pub struct Untouched {
     leader: Option<NodeId>,
     /// When a follower last heard its leader: nobody else's message may put off an election.
     contact: Option<Time>,
-    /// On a leader, what it knows of each follower: matched, next, bytes under way, state.
-    peers: Vec<(NodeId, Index, Index, u64, &'static str)>,
+    /// On a leader, what it knows of each follower.
+    peers: Vec<Peer>,
     reads: (usize, usize),
     dropped: u64,
+}
+
+/// What a leader knows of a follower: what it holds, what is under way, when it was last heard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Peer {
+    id: NodeId,
+    matched: Index,
+    next: Index,
+    inflight_bytes: u64,
+    state: &'static str,
+    contact: Option<Time>,
 }
 
 impl Untouched {
@@ -34,7 +45,14 @@ impl Untouched {
             // A leader's contact is a quorum's and depends on the time.
             contact: status.contact.filter(|_| status.peers.is_empty()),
             peers: peers
-                .map(|it| (it.id, it.matched, it.next, it.inflight_bytes, it.state))
+                .map(|it| Peer {
+                    id: it.id,
+                    matched: it.matched,
+                    next: it.next,
+                    inflight_bytes: it.inflight_bytes,
+                    state: it.state,
+                    contact: it.contact,
+                })
                 .collect(),
             reads,
             dropped: status.dropped,
@@ -86,13 +104,18 @@ impl Kept {
         self.body_max = self.body_max.max(body_bytes);
     }
 
-    /// Most bytes that all files of the disk may have.
-    pub fn disk_bytes_max(&self, knobs: &Knobs) -> u64 {
+    /// Most bytes that the log's segments may have.
+    pub fn segment_bytes_max(&self, knobs: &Knobs) -> u64 {
         // One segment is cut short, one is written, one is made ahead, one is being let go of.
         let segments = 4 * knobs.segment_bytes_max.max(knobs.segment_bytes_first);
+        self.log_bytes_max(knobs) * 2 + segments
+    }
+
+    /// Most bytes that all files of the disk may have.
+    pub fn disk_bytes_max(&self, knobs: &Knobs) -> u64 {
         // Two that count, one being written, one being received; in pages with their digests.
         let snapshots = 4 * (2 * self.body_max + (64 << 10));
-        self.log_bytes_max(knobs) * 2 + segments + snapshots
+        self.segment_bytes_max(knobs) + snapshots
     }
 
     /// Most bytes that the log in memory may have.
@@ -165,7 +188,14 @@ mod tests {
             },
             leader: Some(NodeId(2)),
             contact: Some(Time(70)),
-            peers: vec![(NodeId(3), Index(4), Index(6), 0, "replicate")],
+            peers: vec![Peer {
+                id: NodeId(3),
+                matched: Index(4),
+                next: Index(6),
+                inflight_bytes: 0,
+                state: "replicate",
+                contact: Some(Time(60)),
+            }],
             reads: (1, 2),
             dropped: 8,
         }
@@ -179,7 +209,7 @@ mod tests {
             ignores(ONE, "vote-reply from n2@2", &replica(), &after)
         };
         assert!(after(|_| {}).is_ok());
-        let bad: [fn(&mut Untouched); 9] = [
+        let bad: [fn(&mut Untouched); 10] = [
             |it| it.dropped = 8,
             |it| it.cursors.hard_state.vote = Some(NodeId(2)),
             |it| it.cursors.role = RoleName::Leader,
@@ -187,7 +217,8 @@ mod tests {
             |it| it.cursors.last = LogPosition::new(Index(4), Term(3)),
             |it| it.leader = None,
             |it| it.contact = Some(Time(71)),
-            |it| it.peers[0].1 = Index(5),
+            |it| it.peers[0].matched = Index(5),
+            |it| it.peers[0].contact = Some(Time(61)),
             |it| it.reads = (0, 2),
         ];
         for change in bad {

@@ -398,6 +398,10 @@ impl<A: App> Invariants<A> {
         conduct::bounded(machine, "files", files as u64, FILES_MAX as u64)?;
         let kept = self.disks.entry(self.nodes[usize::from(machine.0)]).or_default().kept;
         conduct::bounded(machine, "bytes in files", bytes, kept.disk_bytes_max(knobs))?;
+        if let Some(storage) = view.storage(machine) {
+            let most = kept.segment_bytes_max(knobs);
+            conduct::bounded(machine, "bytes in log segments", storage.wal_bytes, most)?;
+        }
         let log = raft.log();
         let held = log.weight(log.start().index, log.last().index);
         conduct::bounded(machine, "bytes of log in memory", held, kept.log_bytes_max(knobs))?;

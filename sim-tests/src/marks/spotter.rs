@@ -168,7 +168,6 @@ impl Spotter {
                     std::mem::replace(&mut self.tale(to).piece, (meta.position, ends));
                 let again = of == meta.position && 0 < *offset && *offset < before;
                 self.hit_if(Mark::PieceRepeated, again);
-                self.hit_if(Mark::PieceMissing, of == meta.position && before < *offset);
             }
             Body::TimeoutNow { .. } => self.marks.hit(Mark::ToldToCampaign),
             _ => {}

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use kv_daemon::form::{Hello, Identity, PROTOCOL, Standing, Verdict};
+use raft_core::membership::Membership;
 use raft_core::node::form;
-use raft_core::types::Time;
+use raft_core::types::{ClusterId, Time};
 
 use crate::app::App;
 use crate::marks::Mark;
@@ -48,15 +49,19 @@ impl<A: App> World<A> {
             return;
         }
         let asks = process.forming.wake(local);
+        process.note_set(now);
+        let would_form = process.would_form;
         let (adopts, decided) = match process.forming.verdict() {
             Verdict::Wait(_) => (false, None),
             Verdict::Form(formation) => (false, Some(formation.membership.clone())),
             Verdict::Adopt(formation) => (true, Some(formation.membership.clone())),
         };
-        if decided.is_some() {
-            process.decided = decided;
+        if let Some(membership) = decided {
+            process.decided = Some(membership.clone());
             if adopts {
                 self.marks.hit(Mark::FormationAdopted);
+            } else {
+                self.check_agreement(machine, &membership, would_form);
             }
             return self.write_formation(machine);
         }
@@ -71,6 +76,27 @@ impl<A: App> World<A> {
             let number = ask.ask;
             let Some(to) = self.resolve(&ask.address) else { continue };
             self.post(machine, to, Parcel::Ask { from: machine, to, life, ask: number });
+        }
+    }
+
+    /// I21, the reason why it holds: whoever forms has heard from every other member that it would
+    /// form the same, said *after* its own set had become this one. An older word may be of a node
+    /// that knows more by now.
+    fn check_agreement(
+        &mut self,
+        machine: Machine,
+        membership: &Membership,
+        (cluster, since): (Option<ClusterId>, Time),
+    ) {
+        let Some(cluster) = cluster else { return };
+        let me = self.place(machine).id;
+        let silent = membership.members().map(|(node, _)| node).find(|node| {
+            let said = self.said.get(&(*node, cluster));
+            *node != me && said.is_none_or(|said| *said < since)
+        });
+        if let Some(node) = silent {
+            let what = format!("{me} forms {cluster}, and {node} has not said so since {since:?}");
+            self.violate("I21", what);
         }
     }
 
@@ -102,11 +128,18 @@ impl<A: App> World<A> {
 
     /// Somebody asks who is here.
     pub(crate) fn asked_hello(&mut self, to: Machine) -> Result<Hello, String> {
+        let now = self.now;
         let place = self.place(to);
         let me = identity(to, place.id);
         match &place.process {
             Process::Down | Process::Opening => Err("connection refused".to_owned()),
-            Process::Forming(process) => Ok(process.forming.hello()),
+            Process::Forming(process) => {
+                let hello = process.forming.hello();
+                if let Standing::Fresh { digest: Some(cluster) } = hello.standing {
+                    self.said.insert((hello.identity.node_id, cluster), now);
+                }
+                Ok(hello)
+            }
             Process::Running(running) => {
                 let members = running.replica.raft().log().membership().members();
                 let set = members.map(|(node_id, member)| Identity {
@@ -143,6 +176,18 @@ impl<A: App> World<A> {
         let Process::Forming(process) = &mut place.process else { return };
         let answer = answer.and_then(|json| Hello::from_json(&json));
         process.forming.answered(local, ask, answer);
+        process.note_set(now);
         self.form_wake(machine);
+    }
+}
+
+impl FormingProcess {
+    /// Remembers since when its set has been what it is.
+    fn note_set(&mut self, now: Time) {
+        if let Standing::Fresh { digest } = self.forming.hello().standing
+            && digest != self.would_form.0
+        {
+            self.would_form = (digest, now);
+        }
     }
 }

@@ -30,9 +30,9 @@ use raft_core::membership::Membership;
 use raft_core::message::Message;
 use raft_core::replica::{Input, PieceRequest, Replica};
 use raft_core::state_machine::SnapshotSource;
-use raft_core::storage::MakeSegment;
 use raft_core::storage::meta::DataDir;
 use raft_core::storage::snapshot::{SnapshotWriter, Snapshots};
+use raft_core::storage::{MakeSegment, StorageStats};
 use raft_core::types::{ClusterId, LogPosition, NodeId, ProposalId, ReadId, Time};
 use raft_core::write::Write;
 
@@ -96,6 +96,8 @@ pub(crate) struct FormingProcess {
     decided: Option<Membership>,
     /// The earliest look at the time that is scheduled.
     wake_at: Time,
+    /// The cluster that the set known now would be, and since when it has been this one.
+    would_form: (Option<ClusterId>, Time),
 }
 
 /// A node.
@@ -108,7 +110,7 @@ pub(crate) struct Running<A: App> {
     decoder: FrameDecoder,
     pub(crate) lanes: Lanes,
     /// The raft thread is busy until then.
-    busy_until: Time,
+    pub(crate) busy_until: Time,
     /// A pass is scheduled.
     pass_due: bool,
     /// The earliest wake that is scheduled.
@@ -227,6 +229,11 @@ impl<A: App> Running<A> {
             formed: true,
             restoring: self.replica.is_restoring(),
         }
+    }
+
+    /// What its storage says of itself, for the bounds.
+    pub(crate) fn storage(&self) -> StorageStats {
+        self.keeper.storage().stats()
     }
 
     /// Most that waits in memory, for the bounds.

@@ -61,7 +61,9 @@ impl<A: App> World<A> {
         let now = self.local(machine);
         let peers = self.peers_of(machine);
         let forming = Forming::new(me, peers, "simulated", now);
-        let forming = FormingProcess { dir, forming, decided: None, wake_at: Time::NEVER };
+        let would_form = (None, Time(0));
+        let forming =
+            FormingProcess { dir, forming, decided: None, wake_at: Time::NEVER, would_form };
         self.place(machine).process = Process::Forming(Box::new(forming));
         self.see(Seen::Started { machine, node: id, recovered: None });
         if self.plan.machines() == 1 {
@@ -198,20 +200,19 @@ pub(crate) fn storage_options(knobs: &Knobs, seed: u64) -> StorageOptions {
 }
 
 fn core_config(knobs: &Knobs, id: NodeId, seed: u64) -> Config {
-    Config {
-        id,
-        seed,
-        heartbeat: knobs.heartbeat,
-        election_timeout_min: knobs.election_timeout_min,
-        append_bytes_max: knobs.append_bytes_max,
-        inflight_bytes_max: knobs.inflight_bytes_max,
-        entry_bytes_max: knobs.entry_bytes_max,
-        uncommitted_bytes_max: knobs.uncommitted_bytes_max,
-        apply_bytes_max: knobs.apply_bytes_max,
-        reads_max: knobs.reads_max as usize,
-        snapshot_bytes: knobs.snapshot_bytes,
-        snapshot_entries: knobs.snapshot_entries,
-        tail_bytes: knobs.tail_bytes,
-        chunk_bytes: knobs.chunk_bytes,
-    }
+    let mut config = Config::new(id);
+    config.seed = seed;
+    config.heartbeat = knobs.heartbeat;
+    config.election_timeout_min = knobs.election_timeout_min;
+    config.append_bytes_max = knobs.append_bytes_max;
+    config.inflight_bytes_max = knobs.inflight_bytes_max;
+    config.entry_bytes_max = knobs.entry_bytes_max;
+    config.uncommitted_bytes_max = knobs.uncommitted_bytes_max;
+    config.apply_bytes_max = knobs.apply_bytes_max;
+    config.reads_max = knobs.reads_max as usize;
+    config.snapshot_bytes = knobs.snapshot_bytes;
+    config.snapshot_entries = knobs.snapshot_entries;
+    config.tail_bytes = knobs.tail_bytes;
+    config.chunk_bytes = knobs.chunk_bytes;
+    config
 }

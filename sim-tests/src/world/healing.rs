@@ -3,18 +3,23 @@
 
 use std::time::Duration;
 
-use raft_core::types::Time;
-
 use super::{Phase, World};
 use crate::app::App;
+use crate::checkers::liveness::{Bounds, Liveness, Moment, Standing};
 use crate::client::Client;
 use crate::marks::Mark;
-use crate::plan::{ClientOp, CrashLoss, Links, Machine, OpKind};
+use crate::plan::{ClientOp, CrashLoss, Links, Machine, OpKind, Weather};
 use crate::queue::Event;
 use crate::trace::{OpId, Seen};
 
 /// The client that asks whether the cluster is live again.
 const PROBE: u8 = 0;
+
+/// A quorum that can talk has a leader within so many of the longest election timeouts.
+const LEADS_WITHIN: u32 = 10;
+
+/// And keeps it for so many, whatever one node outside does.
+const STEADY_FOR: u32 = 5;
 
 /// The end of the chaos, and what has to be true after it.
 impl<A: App> World<A> {
@@ -22,7 +27,7 @@ impl<A: App> World<A> {
         for number in 0..self.lasting.len() {
             self.heal(number);
         }
-        self.network.heal();
+        self.clear_weather();
         let voters = (0..self.plan.voters).map(Machine);
         let whole: Vec<Machine> =
             voters.clone().filter(|it| !self.places[usize::from(it.0)].lost).collect();
@@ -31,7 +36,6 @@ impl<A: App> World<A> {
             let place = self.place(machine);
             place.disk.heal();
             (place.slow, place.late, place.deaf) = (Duration::ZERO, Duration::ZERO, false);
-            place.still_until = Time(0);
             if let Some(down) = place.running_mut().and_then(|it| it.leaving.as_mut()) {
                 *down = Duration::from_millis(10);
             }
@@ -58,11 +62,38 @@ impl<A: App> World<A> {
             let target = *self.rng.pick(&members(core));
             self.clients[usize::from(client)].turn_to(target);
         }
-        // Ten election timeouts, after what an old request may still wait and a follower without a
-        // log may need.
-        let until = self.now + self.plan.knobs.election_timeout_min * 20 + Duration::from_secs(60);
-        self.phase = Phase::Healing { core, until, probe: None, served: false };
+        // Who stands still when the chaos ends does so until its time has come.
+        let awake = self.places.iter().map(|place| place.still_until).max().unwrap_or_default();
+        let liveness = Liveness::begin(self.now.max(awake), self.bounds());
+        self.phase = Phase::Healing { core, liveness, probe: None };
         self.later(Duration::from_millis(1), Event::Probe);
+    }
+
+    /// How long the rest may take to come back.
+    fn bounds(&self) -> Bounds {
+        let longest = self.plan.knobs.election_timeout_min * 2;
+        // A process that has just failed is started again after a while.
+        let restart = Duration::from_secs(3);
+        let forms = self.counts.elections == 0;
+        // Who has not formed a cluster yet asks round after round.
+        let forming = if forms { Duration::from_secs(10) } else { Duration::ZERO };
+        let leads = longest * LEADS_WITHIN + restart + forming;
+        // After what an old request may still wait and a follower without a log may need.
+        let settles = leads + Duration::from_secs(60);
+        Bounds { leads, serves: settles, settles, steady: longest * STEADY_FOR }
+    }
+
+    /// The network heals: it becomes fair, or even, as between places far apart, where no message is
+    /// luckier than another.
+    fn clear_weather(&mut self) {
+        self.network.heal();
+        if self.rng.coin() {
+            let timeout = self.plan.knobs.election_timeout_min;
+            let way = self.rng.span(timeout / 80, timeout / 16);
+            let weather = Weather { delay_min: way, delay_max: way + way / 200, ..Weather::FAIR };
+            let all = self.network.select(Links::All, |_| None);
+            self.network.set(usize::MAX, all, weather);
+        }
     }
 
     /// A random quorum goes on; of the others each is gone, or may speak without being heard, or
@@ -108,25 +139,28 @@ impl<A: App> World<A> {
 
     pub(super) fn probe(&mut self) {
         let now = self.now;
-        let Phase::Healing { core, until, probe, served } = &mut self.phase else { return };
-        let (core, until, served, probing) = (*core, *until, *served, probe.is_some());
-        if until < now {
-            let why = if served && self.clients.iter().all(Client::is_idle) {
-                format!("the machines {:?} do not come to hold the same", members(core))
-            } else if served {
-                "open requests do not end".to_owned()
-            } else {
-                format!("no write succeeds on the machines {:?}", members(core))
-            };
-            return self.violate("liveness", why);
-        }
-        if served {
-            if self.clients.iter().all(Client::is_idle) && self.has_settled(core) {
+        let Phase::Healing { core, probe, .. } = &self.phase else { return };
+        let (core, probing) = (*core, probe.is_some());
+        let moment = Moment {
+            led: self.is_led(core),
+            idle: self.clients.iter().all(Client::is_idle),
+            same: self.has_settled(core),
+            elections: self.counts.elections,
+        };
+        let Phase::Healing { liveness, .. } = &mut self.phase else { return };
+        let served = liveness.has_written();
+        match liveness.look(now, moment) {
+            Standing::Waiting => {}
+            Standing::Live => {
                 self.marks.hit(Mark::LiveAgain);
                 self.phase = Phase::Done;
                 return;
             }
-        } else if !probing && self.clients[usize::from(PROBE)].is_idle() {
+            Standing::Dead(dead) => {
+                return self.violate("liveness", format!("{dead}, on {:?}", members(core)));
+            }
+        }
+        if !served && !probing && self.clients[usize::from(PROBE)].is_idle() {
             let via = *self.rng.pick(&members(core));
             let patience = self.plan.knobs.election_timeout_min * 10;
             let op = ClientOp {
@@ -149,12 +183,23 @@ impl<A: App> World<A> {
 
     /// An operation has ended: perhaps the one that probes.
     pub(crate) fn op_ended(&mut self, client: u8, answered: bool) {
-        if let Phase::Healing { probe, served, .. } = &mut self.phase
+        if let Phase::Healing { probe, liveness, .. } = &mut self.phase
             && client == PROBE
             && probe.take().is_some()
+            && answered
         {
-            *served |= answered;
+            liveness.wrote();
         }
+    }
+
+    /// Whether all of them follow one leader.
+    fn is_led(&self, core: u8) -> bool {
+        let mut followed = members(core).into_iter().map(|machine| {
+            let raft = self.places[usize::from(machine.0)].running()?.replica.raft();
+            raft.leader().map(|leader| (raft.term(), leader))
+        });
+        let first = followed.next().flatten();
+        first.is_some() && followed.all(|it| it == first)
     }
 
     /// Whether all of them hold and have applied the same.

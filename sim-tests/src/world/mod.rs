@@ -18,9 +18,10 @@ use std::time::Duration;
 use raft_core::membership::{Member, Membership};
 use raft_core::node::form;
 use raft_core::storage::meta::DataDir;
-use raft_core::types::{NodeId, Time};
+use raft_core::types::{ClusterId, NodeId, Time};
 
 use crate::app::App;
+use crate::checkers::liveness::Liveness;
 use crate::client::{ActiveCall, CallId, Client};
 use crate::disk::SimDisk;
 use crate::faults::Lasting;
@@ -52,6 +53,8 @@ pub struct World<A: App> {
     pub(crate) lasting: Vec<Lasting>,
     /// Faults that wait for their moment.
     pub(crate) ambushes: Vec<usize>,
+    /// What nodes on their way into a cluster said they would form, and when they last said it.
+    pub(crate) said: BTreeMap<(NodeId, ClusterId), Time>,
     pub(crate) counts: Counts,
     pub(crate) marks: Marks,
     /// Ways of clients, and what the world itself decides while it runs.
@@ -72,8 +75,8 @@ pub struct World<A: App> {
 enum Phase {
     /// Faults and requests.
     Chaos,
-    /// These machines have to become live until then.
-    Healing { core: u8, until: Time, probe: Option<OpId>, served: bool },
+    /// These machines have to become live.
+    Healing { core: u8, liveness: Liveness, probe: Option<OpId> },
     /// It is over.
     Done,
 }
@@ -110,6 +113,7 @@ impl<A: App> World<A> {
             last_copy: CopyId(0),
             lasting: vec![Lasting::Nothing; plan.faults.len()],
             ambushes: Vec::new(),
+            said: BTreeMap::new(),
             counts: Counts::default(),
             marks: Marks::default(),
             rng: stream("world", 0),

@@ -1,6 +1,7 @@
 //! What watchers may look at while something happens. Nobody changes anything through it.
 
 use raft_core::replica::Replica;
+use raft_core::storage::StorageStats;
 use raft_core::types::NodeId;
 
 use crate::app::App;
@@ -56,6 +57,11 @@ impl<'a, A: App> View<'a, A> {
     /// Whether the plan has harmed what the disk there had promised to keep: rot, a wipe.
     pub fn is_lost(&self, machine: Machine) -> bool {
         self.places[usize::from(machine.0)].lost
+    }
+
+    /// What the storage of the process there says of itself.
+    pub fn storage(&self, machine: Machine) -> Option<StorageStats> {
+        self.places[usize::from(machine.0)].running().map(|running| running.storage())
     }
 
     /// How many inputs and writes wait in the process there.
