@@ -4,9 +4,8 @@
 use bytes::Bytes;
 use raft_core::state_machine::{Malformed, Restore, SnapshotSource, StateMachine};
 use raft_core::types::LogPosition;
-use sim_tests::app::Plain;
 use sim_tests::plan::{ClientOp, OpKind};
-use sim_tests::{generate, run, trace::OpId};
+use sim_tests::{app::Plain, generate, run, trace::OpId};
 
 /// Eight accounts with 100 each.
 #[derive(Debug)]
@@ -50,6 +49,7 @@ impl Plain for Bank {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "an example talks")]
 fn main() {
     for seed in 1..=20 {
         let report = run::run_app::<Bank>(generate::plan(seed));
