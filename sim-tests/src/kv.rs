@@ -37,9 +37,12 @@ impl App for Kv {
         let value = || {
             // Nobody else writes this value: the id is in front.
             let mut value = format!("{}.", id.0).into_bytes();
-            // Zeroes on a disk look like what was never written.
-            let filler = if op.size.is_multiple_of(2) { 0 } else { b'x' };
-            value.resize(value.len().max(op.size as usize), filler);
+            // In a large one of even size zeroes and letters take turns: on a disk a sector of zeroes
+            // looks like one that was never written.
+            let zeroes = op.size.is_multiple_of(2);
+            let len = value.len().max(op.size as usize);
+            let filler = |at: usize| if zeroes && at / 1024 % 2 == 0 { 0 } else { b'x' };
+            value.extend((value.len()..len).map(filler));
             Bytes::from(value)
         };
         let level = match op.kind {
