@@ -1,12 +1,16 @@
 //! What can be typed. Each area's own arguments stand here too, so that this file is the whole face
 //! of the program; what they do is in the area's file.
 
+mod measure;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use kv_daemon::client::ServerUrl;
 use kv_daemon::units::parse_duration;
+
+pub use measure::{BenchArgs, DistributionArgs, FamilyName, Picture};
 
 /// How `--help` begins.
 const EXAMPLES: &str = "\
@@ -50,8 +54,8 @@ pub struct Global {
     )]
     pub servers: Vec<ServerUrl>,
 
-    /// The server on this machine at PORT; short for -s http://127.0.0.1:PORT
-    #[arg(short = 'p', value_name = "PORT", conflicts_with = "servers", global = true)]
+    /// The server on this machine at PORT, whatever -s and KV_SERVER say
+    #[arg(short = 'p', value_name = "PORT", global = true)]
     pub local_port: Option<u16>,
 
     /// How data is written. Default: a table on a terminal, else plain text
@@ -109,11 +113,16 @@ pub enum Command {
     /// The array of clusters: who owns a key, what a change would move
     #[command(subcommand)]
     Carp(CarpCommand),
+    /// Measure how fast the servers answer
+    Bench(BenchArgs),
     /// Whether each node is well; all nodes of an array, else the servers named
     Health,
     /// The members of each cluster, as its leader sees them
     #[command(visible_alias = "status")]
     ClusterStatus,
+    /// Clusters on this machine, to try things with
+    #[command(subcommand)]
+    Dev(DevCommand),
     /// Run a server, with all flags of kv-daemon (see: kv serve --help)
     Serve,
 }
@@ -189,8 +198,12 @@ pub enum CarpCommand {
     Route(RouteArgs),
     /// What a change would move: a table, and nothing is changed
     Plan(PlanArgs),
+    /// What each cluster holds
+    Stats(StatsArgs),
     /// Whether every node of every cluster has the same array
     Check,
+    /// How evenly keys are spread, with the draft of 1998 beside it; asks no server
+    Distribution(DistributionArgs),
     /// Write a new array, for --carp: kv carp new --member a=URL,URL --member b=URL > carp.json
     New(NewArgs),
     /// CARP v1.0 as it was written down in 1998, offline; keys here are not placed by it
@@ -223,9 +236,9 @@ pub struct PlanArgs {
     /// The change.
     #[command(subcommand)]
     pub change: ChangeCommand,
-    /// Where the array is from.
-    #[command(flatten)]
-    pub map: MapFile,
+    /// Take the array from this file instead of from the servers
+    #[arg(long, value_name = "FILE", global = true)]
+    pub map: Option<PathBuf>,
     /// Write the array as it would be to this file
     #[arg(long, value_name = "FILE", global = true)]
     pub out: Option<PathBuf>,
@@ -262,6 +275,14 @@ pub enum ChangeCommand {
         /// Its share against the weights of the others
         weight: u32,
     },
+}
+
+/// `kv carp stats`.
+#[derive(Debug, Parser)]
+pub struct StatsArgs {
+    /// Instead of sums, the N fullest slots of each cluster
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub top: u64,
 }
 
 /// `kv carp new`.
@@ -326,6 +347,45 @@ pub enum DraftCommand {
         #[arg(long, default_value = "kv")]
         name: String,
     },
+}
+
+/// `kv dev`.
+#[derive(Debug, Subcommand)]
+pub enum DevCommand {
+    /// Start them, wait until they answer, and stay until Ctrl-C
+    Up(UpArgs),
+    /// Stop exactly those that `up` started in this folder
+    Down(DirArgs),
+    /// Who runs where
+    Status(DirArgs),
+}
+
+/// `kv dev up`.
+#[derive(Debug, Parser)]
+pub struct UpArgs {
+    /// Nodes of each cluster [default: 3, or what the folder holds]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: Option<u16>,
+    /// Clusters; several form an array [default: 1, or what the folder holds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=26))]
+    pub clusters: Option<u16>,
+    /// The first node's port; the others follow [default: the first that are free from 8001 on]
+    #[arg(long, env = "KV_DEV_PORT_BASE", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port_base: Option<u16>,
+    /// Everything they keep; started again, they go on with it
+    #[arg(long, default_value = "kv-dev", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Do not stay: end when they are ready, and leave them running
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// A folder of `kv dev`.
+#[derive(Debug, Parser)]
+pub struct DirArgs {
+    /// The folder they were started in
+    #[arg(long, default_value = "kv-dev", value_name = "DIR")]
+    pub dir: PathBuf,
 }
 
 fn member_spec(text: &str) -> Result<MemberSpec, String> {

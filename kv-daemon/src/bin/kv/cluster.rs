@@ -7,7 +7,7 @@ use kv_daemon::client::{Error, ServerUrl};
 use serde_json::{Value, json};
 
 use crate::exit::{Failed, NO_SERVER, UNHEALTHY};
-use crate::output::{self, Table};
+use crate::output::{self, Table, field};
 use crate::session::Session;
 
 /// A cluster by the name the array gives it, if there is one, and its servers.
@@ -36,7 +36,7 @@ pub async fn health(session: &Session) -> Result<(), Failed> {
         let ok = health.as_ref().is_some_and(|health| health["status"] == "ok");
         well += usize::from(ok);
         let status = match (&health, reply) {
-            (Some(health), _) => text(&health["status"]),
+            (Some(health), _) => field(&health["status"]),
             (None, Ok(reply)) => format!("answers with status {}", reply.status.as_u16()),
             (None, Err(error)) => reason(error),
         };
@@ -44,10 +44,10 @@ pub async fn health(session: &Session) -> Result<(), Failed> {
         table.row([
             cluster.clone().unwrap_or_else(|| "-".to_owned()),
             server.to_string(),
-            text(&known["id"]),
-            text(&known["role"]),
-            text(&known["leader"]),
-            text(&known["term"]),
+            field(&known["id"]),
+            field(&known["role"]),
+            field(&known["leader"]),
+            field(&known["term"]),
             status.clone(),
         ]);
         found.push(json!({
@@ -78,16 +78,16 @@ pub async fn status(session: &Session) -> Result<(), Failed> {
             Ok(status) => {
                 for member in status["members"].as_array().into_iter().flatten() {
                     let fields = ["id", "role", "url", "reachable", "match_index", "lag", "rtt_ms"];
-                    let fields = fields.map(|field| text(&member[field]));
-                    let problem = text(&member["problem"]);
+                    let fields = fields.map(|name| field(&member[name]));
+                    let problem = field(&member["problem"]);
                     table.row([name.clone()].into_iter().chain(fields).chain([problem]));
                 }
                 session.note(format!(
                     "{name}: leader {}, term {}, revision {}, {} may fail",
-                    text(&status["leader"]),
-                    text(&status["term"]),
-                    text(&status["revision"]),
-                    text(&status["failure_tolerance"]),
+                    field(&status["leader"]),
+                    field(&status["term"]),
+                    field(&status["revision"]),
+                    field(&status["failure_tolerance"]),
                 ));
             }
             Err(why) => session.note(format!("{name}: {why}")),
@@ -161,18 +161,6 @@ fn reason(error: &Error) -> String {
     match error {
         Error::Unavailable(why) | Error::Timeout(why) => {
             why.split_once(": ").map_or(why.as_str(), |(_, why)| why).to_owned()
-        }
-        other => other.to_string(),
-    }
-}
-
-/// A field for people; what is not known is `-`.
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Number(number) if number.is_f64() => {
-            format!("{:.2}", number.as_f64().unwrap_or_default())
         }
         other => other.to_string(),
     }

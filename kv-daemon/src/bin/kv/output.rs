@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::args::Format;
 
@@ -103,6 +104,18 @@ pub fn data(format: Format, table: &Table, document: &impl Serialize) -> io::Res
             table.show(format, &mut out)?;
             out.flush()
         }
+    }
+}
+
+/// A field for people; what is not known is `-`.
+pub fn field(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_f64() => {
+            format!("{:.2}", number.as_f64().unwrap_or_default())
+        }
+        other => other.to_string(),
     }
 }
 

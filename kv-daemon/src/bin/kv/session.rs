@@ -21,7 +21,8 @@ pub struct Session {
     pub format: Format,
     /// How fresh reads have to be.
     pub level: ReadLevel,
-    quiet: bool,
+    /// Nothing but data and errors is told.
+    pub quiet: bool,
 }
 
 impl Session {
@@ -54,6 +55,14 @@ impl Session {
             },
             quiet: global.quiet,
         })
+    }
+
+    /// Tells people how far something is, on a line that the next one replaces; an empty one ends it.
+    /// Nothing when stderr is no terminal.
+    pub fn progress(&self, line: &str) {
+        if !self.quiet && io::stderr().is_terminal() {
+            let _ = write!(io::stderr(), "\r\x1b[K{line}");
+        }
     }
 
     /// Tells people something that is no data.

@@ -69,7 +69,7 @@ fn route(session: &Session, keys: &[String], members: &[WeightSpec]) -> Result<(
                     rank.to_string(),
                     member.name.clone(),
                     format!("{:.6}", member.multiplier),
-                    format!("{score:.0}"),
+                    format!("{:.0}", score.floor()),
                 ]);
                 json!({ "member": member.name, "multiplier": member.multiplier, "score": score })
             })

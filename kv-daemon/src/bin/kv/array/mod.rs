@@ -8,6 +8,9 @@ mod new;
 mod plan;
 mod route;
 mod show;
+mod stats;
+
+pub use new::pretty;
 
 use std::path::Path;
 
@@ -15,6 +18,7 @@ use carp::{Array, Member, MemberId};
 use kv_daemon::client::ServerUrl;
 
 use crate::args::CarpCommand;
+use crate::distribution::distribution;
 use crate::exit::Failed;
 use crate::session::Session;
 
@@ -24,7 +28,9 @@ pub async fn run(session: &Session, command: CarpCommand) -> Result<(), Failed> 
         CarpCommand::Show(map) => show::show(session, &map).await,
         CarpCommand::Route(args) => route::route(session, &args).await,
         CarpCommand::Plan(args) => plan::plan(session, args).await,
+        CarpCommand::Stats(args) => stats::stats(session, &args).await,
         CarpCommand::Check => check::check(session).await,
+        CarpCommand::Distribution(args) => distribution(session, &args),
         CarpCommand::New(args) => new::new(args),
         CarpCommand::Draft(command) => draft::run(session, command),
     }

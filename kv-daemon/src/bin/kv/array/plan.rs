@@ -13,7 +13,7 @@ use crate::session::Session;
 
 /// `kv carp plan`.
 pub async fn plan(session: &Session, args: PlanArgs) -> Result<(), Failed> {
-    let array = super::fetched(session, args.map.map.as_deref()).await?;
+    let array = super::fetched(session, args.map.as_deref()).await?;
     let change = change(args.change)?;
     let unfit = |error: carp::PlanError| Failed::other(format!("this cannot be done: {error}"));
     let plan = array.plan(change).map_err(unfit)?;
@@ -43,7 +43,7 @@ pub async fn plan(session: &Session, args: PlanArgs) -> Result<(), Failed> {
         }
     }
     if let Some(path) = &args.out {
-        std::fs::write(path, super::new::pretty(&after))
+        std::fs::write(path, super::pretty(&after))
             .map_err(|error| Failed::other(format!("cannot write {}: {error}", path.display())))?;
         session.note(format!("the array after it is in {}", path.display()));
     }
