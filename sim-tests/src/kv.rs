@@ -41,7 +41,7 @@ impl App for Kv {
             // looks like one that was never written.
             let zeroes = op.size.is_multiple_of(2);
             let len = value.len().max(op.size as usize);
-            let filler = |at: usize| if zeroes && at / 1024 % 2 == 0 { 0 } else { b'x' };
+            let filler = |at: usize| if zeroes && (at / 1024).is_multiple_of(2) { 0 } else { b'x' };
             value.extend((value.len()..len).map(filler));
             Bytes::from(value)
         };
