@@ -19,6 +19,8 @@ pub mod http_api {}
 pub mod operations {}
 #[doc = include_str!("simulation.md")]
 pub mod simulation {}
+#[doc = include_str!("performance.md")]
+pub mod performance {}
 #[doc = include_str!("style.md")]
 pub mod style {}
 
