@@ -316,7 +316,7 @@ impl Maker {
             4 => Fault::SecondProcess { target },
             _ => {
                 let loss = if rng.coin() { CrashLoss::Some } else { CrashLoss::Nothing };
-                let fuse = rng.below(12) as u8;
+                let fuse = rng.log_uniform(0, 11) as u8;
                 Fault::Crash { target, down: self.down(rng), fuse, loss }
             }
         }

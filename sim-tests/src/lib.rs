@@ -33,6 +33,7 @@ pub mod rng;
 pub mod run;
 mod scenes;
 pub mod shrink;
+pub mod tally;
 pub mod trace;
 pub mod transcript;
 pub mod world;

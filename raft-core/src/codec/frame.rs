@@ -14,7 +14,7 @@
 //! do not fall, memberships that can be, chunks inside their snapshot. Whether it is *true* is for
 //! the core to judge.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -87,31 +87,40 @@ impl FrameDecoder {
         if buffer.len() - PREFIX_BYTES.min(buffer.len()) < len {
             return Ok(None);
         }
-        let frame = buffer.split_to(PREFIX_BYTES + len);
-        let (computed, stored) = (frame_crc(&frame), u32_of(&frame[4..PREFIX_BYTES]));
-        if computed != stored {
-            let text = format!("a frame with CRC {stored:08x}, its bytes have {computed:08x}");
-            return Err(Malformed::new(text));
-        }
-        let (head_len, rest) = frame[PREFIX_BYTES..].split_at(HEAD_LEN_BYTES);
-        let head_len = u32_of(head_len) as usize;
-        if HEAD_BYTES_MAX < head_len || rest.len() < head_len {
-            let text = format!("a head of {head_len} bytes in a frame of {len}");
-            return Err(Malformed::new(text));
-        }
-        let (head, payloads) = rest.split_at(head_len);
-        let Head { cluster, from, to, term, id, body } = plain_value(head, "a head")?;
-        if from == to {
-            return Err(Malformed::new(format!("a message of {from} to itself")));
-        }
-        let mut payloads = Payloads { rest: payloads };
-        let body = put_together(body, term, &mut payloads)?;
-        if !payloads.rest.is_empty() {
-            let text = format!("{} bytes after the last payload", payloads.rest.len());
-            return Err(Malformed::new(text));
-        }
-        Ok(Some((cluster, Message { from, to, term, id, body })))
+        let whole = PREFIX_BYTES + len;
+        let read = read_frame(&buffer[..whole]);
+        // Not split off: nothing keeps a part of the buffer, so it need not become a shared one.
+        buffer.advance(whole);
+        read.map(Some)
     }
+}
+
+/// What a whole frame says.
+fn read_frame(frame: &[u8]) -> Result<(ClusterId, Message), Malformed> {
+    let (computed, stored) = (frame_crc(frame), u32_of(&frame[4..PREFIX_BYTES]));
+    if computed != stored {
+        let text = format!("a frame with CRC {stored:08x}, its bytes have {computed:08x}");
+        return Err(Malformed::new(text));
+    }
+    let (head_len, rest) = frame[PREFIX_BYTES..].split_at(HEAD_LEN_BYTES);
+    let head_len = u32_of(head_len) as usize;
+    if HEAD_BYTES_MAX < head_len || rest.len() < head_len {
+        let text =
+            format!("a head of {head_len} bytes in a frame of {}", frame.len() - PREFIX_BYTES);
+        return Err(Malformed::new(text));
+    }
+    let (head, payloads) = rest.split_at(head_len);
+    let Head { cluster, from, to, term, id, body } = plain_value(head, "a head")?;
+    if from == to {
+        return Err(Malformed::new(format!("a message of {from} to itself")));
+    }
+    let mut payloads = Payloads { rest: payloads };
+    let body = put_together(body, term, &mut payloads)?;
+    if !payloads.rest.is_empty() {
+        let text = format!("{} bytes after the last payload", payloads.rest.len());
+        return Err(Malformed::new(text));
+    }
+    Ok((cluster, Message { from, to, term, id, body }))
 }
 
 /// A message without its payloads. The order of fields and variants is the format.

@@ -64,6 +64,17 @@ impl File {
         }
     }
 
+    /// As [`File::write`] of so many zeroes. A new segment consists of them: nothing is looked at
+    /// where nothing but holes can be.
+    pub(super) fn write_zeroes(&mut self, offset: u64, bytes: u64) {
+        let end = offset + bytes;
+        let in_use = self.live.end_of_places().min(end).max(offset);
+        self.write(offset, &vec![0; (in_use - offset) as usize]);
+        if 0 < bytes {
+            self.live.len = self.live.len.max(end);
+        }
+    }
+
     fn write_sector(&mut self, sector: u64, at: usize, bytes: &[u8]) {
         let old = self.live.sector(sector);
         let same = old.map_or(is_zero(bytes), |old| old[at..at + bytes.len()] == *bytes);
@@ -172,6 +183,11 @@ impl Contents {
         if self.sector(last).is_some() {
             self.sector_mut(last)[len as usize % SECTOR_BYTES..].fill(0);
         }
+    }
+
+    /// Behind it there are only holes.
+    fn end_of_places(&self) -> u64 {
+        (self.places.len() * SECTOR_BYTES) as u64
     }
 
     fn sector_mut(&mut self, sector: u64) -> &mut Sector {

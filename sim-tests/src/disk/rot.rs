@@ -67,7 +67,11 @@ pub(super) fn rot(state: &mut State, rot: Rot, place: Place) -> Option<Rotten> {
             len
         }
         Rot::Flip => {
-            let sector = *rng.pick(&chosen.in_use);
+            // Where the log ends every second time: there alone damage can look like a torn write.
+            let last: Vec<u64> =
+                chosen.in_use.iter().copied().filter(|it| chosen.proven <= *it).collect();
+            let end = !last.is_empty() && rng.coin();
+            let sector = *rng.pick(if end { &last } else { &chosen.in_use });
             let bit = flip(file, sector, sector < chosen.proven, rng.bits());
             sector * SECTOR_BYTES as u64 + bit / 8
         }

@@ -192,14 +192,18 @@ impl<A: App> World<A> {
         }
     }
 
-    /// Whether all of them follow one leader.
+    /// Whether all of them follow one of them.
     fn is_led(&self, core: u8) -> bool {
         let mut followed = members(core).into_iter().map(|machine| {
             let raft = self.places[usize::from(machine.0)].running()?.replica.raft();
             raft.leader().map(|leader| (raft.term(), leader))
         });
-        let first = followed.next().flatten();
-        first.is_some() && followed.all(|it| it == first)
+        let Some(Some((term, leader))) = followed.next() else { return false };
+        let is_among = members(core).into_iter().any(|machine| {
+            let place = &self.places[usize::from(machine.0)];
+            place.id == leader && place.running().is_some()
+        });
+        is_among && followed.all(|it| it == Some((term, leader)))
     }
 
     /// Whether all of them hold and have applied the same.
