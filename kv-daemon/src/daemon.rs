@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use carp::Ownership;
 use raft_core::consensus::event::RoleName;
 use raft_core::node::{Handle, NodeEvent, NodeStatus};
 use raft_core::types::{ClusterId, Index, NodeId, Time};
@@ -21,6 +22,8 @@ use crate::kv::service::{Call, Forwarded, Input, Limits, Phase, Step, View};
 use crate::kv::shared::SharedStore;
 use crate::metrics::HttpMetrics;
 use crate::peers::{Peers, SharedForming};
+use crate::shard::links::Answered;
+use crate::shard::{Shard, follow};
 
 /// How often the commit index is noted, for "what was committed a second ago is applied here".
 const SAMPLE: Duration = Duration::from_millis(250);
@@ -49,6 +52,10 @@ pub struct Daemon {
     pub started: Instant,
     /// What the shell counts.
     pub metrics: HttpMetrics,
+    /// The array of clusters, as this node lives in it.
+    pub shard: Shard,
+    /// What it was started with, as `/config` shows it.
+    pub settings: serde_json::Value,
     /// Set as soon as the disk says so, which is before the node serves.
     cluster: OnceLock<ClusterId>,
     serving: OnceLock<Serving>,
@@ -56,6 +63,15 @@ pub struct Daemon {
     stopping: AtomicBool,
     /// Ticks with each piece of news about leadership.
     leadership: watch::Sender<()>,
+}
+
+/// Who asks: nobody in particular is a plain client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asker {
+    /// How often the request was handed on before it came here.
+    pub hops: u8,
+    /// The epoch of the client's own map of the array, if it keeps one.
+    pub epoch: Option<u64>,
 }
 
 /// A node that belongs to a cluster.
@@ -82,6 +98,8 @@ impl Daemon {
         address: String,
         value_bytes_max: u64,
         limits: HttpLimits,
+        shard: Shard,
+        settings: serde_json::Value,
     ) -> Daemon {
         let bodies = Budget::new(limits.bodies_bytes_max);
         Daemon {
@@ -93,6 +111,8 @@ impl Daemon {
             bodies,
             started: Instant::now(),
             metrics: HttpMetrics::default(),
+            shard,
+            settings,
             cluster: OnceLock::new(),
             serving: OnceLock::new(),
             forming: OnceLock::new(),
@@ -113,6 +133,7 @@ impl Daemon {
         assert!(self.serving.set(serving).is_ok(), "a node joins one cluster only");
         tokio::spawn(watch_events(Arc::clone(self), events));
         tokio::spawn(sample_commits(Arc::clone(self)));
+        tokio::spawn(follow::follow(Arc::clone(self)));
     }
 
     /// The node is on its way into a cluster of several from now on.
@@ -217,7 +238,7 @@ impl Daemon {
         }
     }
 
-    /// Answers a request of a client (`hops` 0) or of another node, by `deadline`.
+    /// Answers a request of a client or of another node, by `deadline`.
     ///
     /// # Errors
     /// Why not, and for a write whether it may still happen.
@@ -225,7 +246,7 @@ impl Daemon {
         &self,
         request: Request,
         deadline: Instant,
-        hops: u8,
+        asker: Asker,
     ) -> Result<Answer, Failure> {
         let Some(serving) = self.serving() else {
             let outcome = request.is_write().then_some(Outcome::NotApplied);
@@ -234,14 +255,24 @@ impl Daemon {
         let handle = &serving.handle;
         let limits = Limits { value_bytes_max: self.value_bytes_max };
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut call = Call::new(request, handle.now() + left, hops, limits);
+        let mut call = Call::new(request, handle.now() + left, asker.hops, limits)
+            .with_client_epoch(asker.epoch);
         let mut input = Input::Begin;
         loop {
             let news = self.leadership.subscribe();
-            let view = self.view(serving, &handle.status());
+            let owns = serving.store.ownership();
+            let view = self.view(serving, &handle.status(), owns.as_deref());
             input = match call.step(handle.now(), &view, input) {
-                Step::Answer(result) => return result,
-                Step::Read => return Ok(call.read(&serving.store)),
+                Step::Answer(result) => {
+                    if let Err(Failure { reason: Reason::Moved(_), .. }) = &result {
+                        self.shard.misdirected.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return result;
+                }
+                Step::Read => match call.read(&serving.store) {
+                    Ok(answer) => return Ok(answer),
+                    Err(_) => Input::Misplaced,
+                },
                 Step::Propose(command) => {
                     let begun = Instant::now();
                     let outcome = handle.propose(command, Some(deadline)).await;
@@ -255,6 +286,16 @@ impl Daemon {
                     let limit = tokio::time::Instant::from_std(deadline + FORWARD_SLACK);
                     match tokio::time::timeout_at(limit, answer).await {
                         Ok(forwarded) => Input::Forwarded(forwarded),
+                        Err(_) => Input::Forwarded(Forwarded::Broken),
+                    }
+                }
+                Step::ForwardTo { cluster, urls, hops } => {
+                    self.shard.forwarded.fetch_add(1, Ordering::Relaxed);
+                    let links = &self.shard.links;
+                    let answer = links.ask(&cluster, &urls, call.request(), deadline, hops);
+                    let limit = tokio::time::Instant::from_std(deadline + FORWARD_SLACK);
+                    match tokio::time::timeout_at(limit, answer).await {
+                        Ok(Answered { forwarded, .. }) => Input::Forwarded(forwarded),
                         Err(_) => Input::Forwarded(Forwarded::Broken),
                     }
                 }
@@ -298,7 +339,12 @@ impl Daemon {
         }
     }
 
-    fn view(&self, serving: &Serving, status: &NodeStatus) -> View {
+    fn view<'a>(
+        &self,
+        serving: &Serving,
+        status: &NodeStatus,
+        owns: Option<&'a Ownership>,
+    ) -> View<'a> {
         // A node that is asked to stop hands over first: what it let in before is then the business
         // of the next leader, and goes on until the node itself has stopped.
         let phase = if status.stopped || status.failed.is_some() {
@@ -309,7 +355,7 @@ impl Daemon {
             Phase::Serving
         };
         let contact = serving.contact(status);
-        View { me: self.node_id, leader: status.leader(), contact, phase }
+        View { me: self.node_id, leader: status.leader(), contact, phase, owns }
     }
 }
 

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod peers;
 pub mod program;
 pub mod run;
+pub mod shard;
 pub mod status;
 pub mod units;
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use kv_daemon::kv::command::{Done, Reply};
 use kv_daemon::kv::forward;
 use kv_daemon::kv::request::{
-    Answer, Condition, Failure, ListQuery, ListShape, Outcome, ReadLevel, Request, Tags,
+    Answer, Condition, Failure, ListQuery, ListShape, Outcome, ReadLevel, Reason, Request, Tags,
 };
 use kv_daemon::kv::service::{self, Forwarded, Limits, Phase, Step, View};
 use kv_daemon::kv::shared::SharedStore;
@@ -94,6 +94,10 @@ impl App for Kv {
                 mix(mix(2, current.unwrap_or(u64::MAX)), *revision)
             }
             Reply::Malformed(_) => 3,
+            Reply::Misplaced(_) => 4,
+            Reply::MapSet { epoch, changed } => mix(mix(5, epoch.0), u64::from(*changed)),
+            Reply::MapRefused(_) => 6,
+            Reply::Adopted { changed } => mix(7, u64::from(*changed)),
         }
     }
 
@@ -136,7 +140,7 @@ fn last_revision(last: &Told) -> Option<u64> {
         Answer::Got { record, .. } => record.as_ref().map(|record| record.mod_revision),
         Answer::Put { revision, .. } => Some(*revision),
         Answer::ConditionFailed { current, .. } => *current,
-        Answer::Deleted { .. } | Answer::Listed(_) => None,
+        Answer::Deleted { .. } | Answer::Listed(_) | Answer::MapSet { .. } => None,
     }
 }
 
@@ -169,17 +173,24 @@ impl Call<Kv> for KvCall {
             Came::Waited => service::Input::Waited,
             Came::DeadlinePassed => service::Input::DeadlinePassed,
         };
-        match self.0.step(now, &View { me, leader, contact, phase }, input) {
+        // This world has one cluster, in no array.
+        let view = View { me, leader, contact, phase, owns: None };
+        match self.0.step(now, &view, input) {
             Step::Propose(command) => Todo::Propose(command),
             Step::Barrier => Todo::Barrier,
             Step::Read => Todo::Read,
             Step::Forward { to, hops } => Todo::Forward { to, hops },
             Step::WaitForLeader { until } => Todo::WaitForLeader { until },
+            Step::ForwardTo { cluster, .. } => {
+                let reason = Reason::Unreachable { cluster };
+                Todo::End(Err(Failure { reason, outcome: Some(Outcome::NotApplied) }))
+            }
             Step::Answer(told) => Todo::End(told),
         }
     }
 
     fn read(&self, state: &SharedStore) -> Told {
-        Ok(self.0.read(state))
+        let misplaced = |_| Failure { reason: Reason::Coming, outcome: None };
+        self.0.read(state).map_err(misplaced)
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod accept;
 pub mod body;
+pub mod carp;
 pub mod condition;
 pub mod keys;
 pub mod operate;
