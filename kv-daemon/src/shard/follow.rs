@@ -153,6 +153,10 @@ async fn propose(
     said: &mut Said,
 ) -> bool {
     let Some(serving) = daemon.serving() else { return false };
+    let state = (map.epoch(), serving.store.revision());
+    if said.refused_at == Some(state) {
+        return false;
+    }
     // The same rules on a view, outside of the log: what is refused every second is not written
     // every second, and the raft thread does not walk the keys for it.
     let (view, name, judged) = (serving.store.view(), me.clone(), map.clone());
@@ -162,6 +166,7 @@ async fn propose(
         Ok(Ok(Some(_))) => {}
         Ok(Err(refused)) => {
             said.refused(source, &refused);
+            said.refused_at = Some(state);
             // Keys may go away.
             return !matches!(refused, MapRefused::HoldsKeys { .. });
         }
@@ -186,18 +191,23 @@ async fn propose(
 
 /// What was said already.
 #[derive(Default)]
-struct Said(Option<(String, MapRefused)>);
+struct Said {
+    refused: Option<(String, MapRefused)>,
+    /// The epoch that was refused last, and the store's revision then: as long as neither changes,
+    /// it would be refused again.
+    refused_at: Option<(Epoch, u64)>,
+}
 
 impl Said {
     /// Says once that a map is not taken; how many keys are in the way may change meanwhile.
     fn refused(&mut self, source: &str, why: &MapRefused) {
-        let known = self.0.as_ref().is_some_and(|(from, said)| {
+        let known = self.refused.as_ref().is_some_and(|(from, said)| {
             let keys = |why: &MapRefused| matches!(why, MapRefused::HoldsKeys { .. });
             from == source && (said == why || keys(said) && keys(why))
         });
         if !known {
             log::warn!("the map from {source} is not taken, the old one stays: {why}");
         }
-        self.0 = Some((source.to_owned(), why.clone()));
+        self.refused = Some((source.to_owned(), why.clone()));
     }
 }

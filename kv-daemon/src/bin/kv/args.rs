@@ -1,12 +1,16 @@
 //! What can be typed. Each area's own arguments stand here too, so that this file is the whole face
 //! of the program; what they do is in the area's file.
 
+mod measure;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use kv_daemon::client::ServerUrl;
 use kv_daemon::units::parse_duration;
+
+pub use measure::{BenchArgs, DistributionArgs, FamilyName, Picture};
 
 /// How `--help` begins.
 const EXAMPLES: &str = "\
@@ -109,6 +113,8 @@ pub enum Command {
     /// The array of clusters: who owns a key, what a change would move
     #[command(subcommand)]
     Carp(CarpCommand),
+    /// Measure how fast the servers answer
+    Bench(BenchArgs),
     /// Whether each node is well; all nodes of an array, else the servers named
     Health,
     /// The members of each cluster, as its leader sees them
@@ -196,6 +202,8 @@ pub enum CarpCommand {
     Stats(StatsArgs),
     /// Whether every node of every cluster has the same array
     Check,
+    /// How evenly keys are spread, with the draft of 1998 beside it; asks no server
+    Distribution(DistributionArgs),
     /// Write a new array, for --carp: kv carp new --member a=URL,URL --member b=URL > carp.json
     New(NewArgs),
     /// CARP v1.0 as it was written down in 1998, offline; keys here are not placed by it

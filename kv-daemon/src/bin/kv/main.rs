@@ -1,20 +1,23 @@
 //! `kv`, the client: reads and writes keys, shows and plans the array of clusters, starts a local one.
 //!
 //! In the order of a call: `args` (what was typed) -> one file per area (`data`, `cluster`, `array/`,
-//! `dev/`, `serve`) -> `output` (how it is shown) -> `exit` (with which code it ends). What a request
-//! is and when it is tried again is the library's: `kv_daemon::client`.
+//! `dev/`, `bench/`, `distribution/`, `serve`) -> `output` (how it is shown) -> `exit` (with which
+//! code it ends). What a request is and when it is tried again is the library's: `kv_daemon::client`.
 //!
 //! stdout has data and nothing else; everything for people goes to stderr.
 
 mod args;
 mod array;
+mod bench;
 mod cluster;
 mod data;
 mod dev;
+mod distribution;
 mod exit;
 mod output;
 mod serve;
 mod session;
+mod svg;
 
 use std::process::ExitCode;
 
@@ -52,6 +55,7 @@ fn run(args: Args) -> Result<(), Failed> {
             Command::Get(get) => data::get(&session, get).await,
             Command::Delete(delete) => data::delete(&session, delete).await,
             Command::List(list) => data::list(&session, list).await,
+            Command::Bench(bench) => bench::bench(&session, bench).await,
             Command::Health => cluster::health(&session).await,
             Command::ClusterStatus => cluster::status(&session).await,
             Command::Carp(command) => array::run(&session, command).await,

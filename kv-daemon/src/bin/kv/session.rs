@@ -57,6 +57,14 @@ impl Session {
         })
     }
 
+    /// Tells people how far something is, on a line that the next one replaces; an empty one ends it.
+    /// Nothing when stderr is no terminal.
+    pub fn progress(&self, line: &str) {
+        if !self.quiet && io::stderr().is_terminal() {
+            let _ = write!(io::stderr(), "\r\x1b[K{line}");
+        }
+    }
+
     /// Tells people something that is no data.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {

@@ -18,6 +18,7 @@ use carp::{Array, Member, MemberId};
 use kv_daemon::client::ServerUrl;
 
 use crate::args::CarpCommand;
+use crate::distribution::distribution;
 use crate::exit::Failed;
 use crate::session::Session;
 
@@ -29,6 +30,7 @@ pub async fn run(session: &Session, command: CarpCommand) -> Result<(), Failed> 
         CarpCommand::Plan(args) => plan::plan(session, args).await,
         CarpCommand::Stats(args) => stats::stats(session, &args).await,
         CarpCommand::Check => check::check(session).await,
+        CarpCommand::Distribution(args) => distribution(session, &args),
         CarpCommand::New(args) => new::new(args),
         CarpCommand::Draft(command) => draft::run(session, command),
     }
