@@ -15,6 +15,8 @@ pub mod raft {}
 pub mod disk_format {}
 #[doc = include_str!("http-api.md")]
 pub mod http_api {}
+#[doc = include_str!("kv.md")]
+pub mod kv {}
 #[doc = include_str!("operations.md")]
 pub mod operations {}
 #[doc = include_str!("simulation.md")]
@@ -52,4 +54,6 @@ pub mod decisions {
     pub mod snapshots_are_verified_before_they_have_a_name {}
     #[doc = include_str!("decisions/status-codes.md")]
     pub mod status_codes {}
+    #[doc = include_str!("decisions/the-client-says-what-was-sent.md")]
+    pub mod the_client_says_what_was_sent {}
 }

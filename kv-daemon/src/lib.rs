@@ -13,7 +13,9 @@
 //!
 //! Beside the way: `config` (flags), `form` (how fresh nodes become a cluster), `peers` (how nodes
 //! talk), `shard` (other clusters of an array), `run` (the life of a node), `status` and `metrics`
-//! (what it shows of itself), `units` and `log_lines`. This crate holds no rule of Raft: those are in `raft-core`.
+//! (what it shows of itself), `units` and `log_lines`. On the other side of the wire is `client`, what
+//! programs and `kv` ask with; `program` is the server's main, which `kv serve` shares. This crate
+//! holds no rule of Raft: those are in `raft-core`.
 
 pub mod client;
 pub mod config;

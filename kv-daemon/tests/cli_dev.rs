@@ -128,6 +128,48 @@ fn nodes_end_with_the_one_that_started_them_even_when_it_is_killed() {
     );
 }
 
+/// Two clusters and `kv` at one node of one of them: every key is reached, routed or forwarded.
+#[test]
+fn an_array_of_clusters_serves_every_key_at_every_node() {
+    let folder = Folder::new();
+    let ports: Vec<String> = folder.up(2).iter().map(u16::to_string).collect();
+    let at = |place: usize, args: &[&str]| kv(&[&["-p", &ports[place]], args].concat());
+    for number in 0..20 {
+        let (key, value) = (format!("key{number:02}"), format!("value{number}"));
+        assert_eq!(at(number % 2, &["put", &key, &value]).code, Some(0));
+        assert_eq!(at((number + 1) % 2, &["get", &key]).text(), value);
+    }
+    // In order, of both clusters, also when a page ends in between.
+    let list = at(0, &["list", "--keys"]);
+    let keys: Vec<String> = (0..20).map(|number| format!("key{number:02}")).collect();
+    assert_eq!(list.text().lines().collect::<Vec<_>>(), keys, "{list:?}");
+    let list = at(1, &["list", "key1", "--limit", "7", "--format", "json"]).json();
+    assert_eq!((&list["count"], &list["more"]), (&Value::from(7), &Value::from(true)));
+
+    let stats = at(0, &["carp", "stats", "--format", "json"]).json();
+    let clusters = stats["clusters"].as_array().unwrap();
+    let held = clusters.iter().map(|cluster| cluster["stats"]["keys"].as_u64().unwrap());
+    assert_eq!(held.clone().sum::<u64>(), 20);
+    assert!(held.min() != Some(0), "both have some: {stats}");
+    assert!(at(0, &["carp", "show"]).text().starts_with("a\t1\tactive\t8192\t50.00%"));
+
+    // The client asks the owner itself: of the exchanges about the key one is enough, and it says
+    // which epoch it goes by.
+    let verbose = at(0, &["--verbose", "get", "key00"]);
+    let about: Vec<&str> = verbose.err.lines().filter(|line| line.contains("/kv/key00")).collect();
+    assert_eq!(about.len(), 1, "{verbose:?}");
+    assert!(about[0].contains("-H 'carp-epoch: 1'"), "{verbose:?}");
+
+    let check = at(1, &["carp", "check"]);
+    assert_eq!((check.code, check.text().matches("same").count()), (Some(0), 2), "{check:?}");
+    assert_eq!(at(0, &["health"]).code, Some(0));
+    kill_9(&folder.state()["nodes"]["b1"]["pid"]);
+    let check = at(0, &["carp", "check"]);
+    assert_eq!(check.code, Some(8), "{check:?}");
+    assert_eq!(at(0, &["health"]).code, Some(8));
+    assert_eq!(folder.dev(&["status"]).code, Some(8));
+}
+
 /// A process id in the file is not enough: whoever has it now may be somebody else.
 #[test]
 fn a_stranger_with_the_same_process_id_is_left_alone() {

@@ -6,8 +6,8 @@
 //!   ends; the test waits until it has printed its URL or has exited;
 //! - in ```` ```sh ```` each command runs by itself and must succeed. A comment behind it is what it
 //!   must print, `...` standing for anything; commands without one may print what they like;
-//! - `cargo run --` and `cargo run --bin kv --` become the built programs, `cargo build` nothing, and ports 8001 to 8009 become
-//!   free ones, the same throughout a page;
+//! - `cargo run --` and `cargo run --bin kv --` become the built programs, `cargo build` nothing, and `kv`
+//!   is found like any program; ports 8001 to 8009 become free ones in a row, the same throughout a page;
 //! - ```` ```console ```` is not run; the line before the fence is a comment that says why.
 
 use std::collections::BTreeMap;
@@ -190,12 +190,8 @@ impl Drop for Page {
 }
 
 fn run_page(path: &Path) {
-    // Held until all are chosen, so that no two are the same.
-    let listeners: Vec<TcpListener> =
-        (8001..=8009).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let ports = listeners.iter().map(|listener| listener.local_addr().unwrap().port());
-    let ports = (8001..=8009).zip(ports).collect();
-    drop(listeners);
+    let first = ports_in_a_row(9);
+    let ports = (8001..=8009).zip(first..).collect();
     let folder = tempfile::tempdir().unwrap();
     let mut page = Page { folder, ports, servers: Vec::new() };
     for block in blocks(&fs::read_to_string(path).unwrap()) {
@@ -206,6 +202,18 @@ fn run_page(path: &Path) {
             _ => {}
         }
     }
+}
+
+/// The first of so many free ports in a row, below those the system gives to outgoing connections.
+fn ports_in_a_row(count: u16) -> u16 {
+    let nanos = std::time::UNIX_EPOCH.elapsed().unwrap().subsec_nanos();
+    let begin = (nanos / 64) as u16;
+    let free = |port| TcpListener::bind(("127.0.0.1", port));
+    (0..2000u16)
+        .map(|step| 10_000 + begin.wrapping_add(step.wrapping_mul(11)) % 20_000)
+        // Held until all are looked at, so that no other page takes one meanwhile.
+        .find(|first| (*first..*first + count).map(free).collect::<Result<Vec<_>, _>>().is_ok())
+        .expect("nine free ports in a row")
 }
 
 impl Page {
@@ -231,8 +239,15 @@ impl Page {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KV_")) {
             bash.env_remove(name);
         }
-        // The single node of the page listens where 8001 was written, also when it was not.
-        bash.env("KV_PORT", self.ports[&8001].to_string());
+        // What listens or is asked where nothing is written does so where 8001 was written.
+        let port = self.ports[&8001].to_string();
+        bash.env("KV_SERVER", format!("http://127.0.0.1:{port}"));
+        bash.env("KV_DEV_PORT_BASE", &port).env("KV_PORT", port);
+        // `kv`, as if it were installed.
+        let programs = Path::new(env!("CARGO_BIN_EXE_kv")).parent().unwrap().to_owned();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::iter::once(programs).chain(std::env::split_paths(&path));
+        bash.env("PATH", std::env::join_paths(folders).unwrap());
         bash.env_remove("RUST_LOG").stdin(Stdio::null());
         bash
     }

@@ -1,7 +1,6 @@
 //! The tries of one request: which server is asked when, how long to wait in between, when to stop.
 //! What an answer means is `verdict`'s business.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -44,7 +43,7 @@ impl Client {
         loop {
             let way = match key {
                 Some(key) => map.way(key),
-                None => Way { servers: Arc::clone(map.seeds()), epoch: None },
+                None => Way { servers: map.anybody(), epoch: None },
             };
             let count = way.servers.list().len();
             let place = way.servers.place(turn);
@@ -146,14 +145,15 @@ impl Client {
         }
     }
 
-    /// Asks each server it was given, until one tells what the array is or that there is none.
+    /// Asks server after server, until one tells what the array is or that there is none. Returns
+    /// why the last of them did not.
     async fn fetch(&self, end: Instant) -> Option<Error> {
         let map = &self.inner.map;
-        let seeds = map.seeds();
+        let servers = map.anybody();
         let mut failed = None;
-        for turn in 0..seeds.list().len() {
-            let place = seeds.place(turn);
-            let server = &seeds.list()[place];
+        for turn in 0..servers.list().len() {
+            let place = servers.place(turn);
+            let server = &servers.list()[place];
             let mut call = Call::get("/carp");
             if let Some(etag) = map.etag().and_then(|etag| HeaderValue::from_str(&etag).ok()) {
                 call.headers.insert(IF_NONE_MATCH, etag);
@@ -188,6 +188,7 @@ impl Client {
                 }
             }
         }
+        map.is_unknown();
         failed
     }
 

@@ -1,7 +1,7 @@
 //! What a client knows of where keys live: the servers it was given, and the array of clusters if
 //! there is one. Knows how a copy of the array is corrected; never sends a request itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -71,9 +71,16 @@ struct Known {
     router: Option<Router>,
     /// The servers of each owner, as a request needs them; made when first needed.
     clusters: HashMap<MemberId, Arc<Servers>>,
+    /// Every server there is: those the client was given, then those of the array's members.
+    everybody: Option<Arc<Servers>>,
     /// There is an array, though the last answer was that there is none.
     has_appeared: bool,
+    /// When nobody could tell the array, the last time.
+    failed: Option<Instant>,
 }
+
+/// How long nobody is asked for the array after nobody could tell.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl Map {
     pub(super) fn new(seeds: Vec<ServerUrl>) -> Map {
@@ -81,15 +88,18 @@ impl Map {
         Map { seeds: Arc::new(Servers::new(seeds)), known: RwLock::default() }
     }
 
-    /// The servers the client was given.
-    pub(super) fn seeds(&self) -> &Arc<Servers> {
-        &self.seeds
+    /// Servers of which any can answer what is about no one key.
+    pub(super) fn anybody(&self) -> Arc<Servers> {
+        let known = self.read();
+        Arc::clone(known.everybody.as_ref().unwrap_or(&self.seeds))
     }
 
     pub(super) fn knowledge(&self) -> Knowledge {
         let known = self.read();
+        let pauses = known.failed.is_some_and(|failed| failed.elapsed() < PAUSE);
         match (&known.asked, &known.router) {
             (None, _) => Knowledge::Nothing,
+            (Some(_), _) if pauses => Knowledge::Fresh,
             (Some(_), None) if known.has_appeared => Knowledge::Old,
             (Some(_), None) => Knowledge::Fresh,
             (Some(asked), Some(router)) => {
@@ -174,21 +184,41 @@ impl Map {
         let mut known = self.write();
         known.asked = Some(Instant::now());
         known.has_appeared = false;
-        match &mut known.router {
-            Some(router) => {
-                if router.update(array)? {
-                    known.clusters.clear();
-                }
+        known.failed = None;
+        let everybody = self.everybody(&array);
+        let news = match &mut known.router {
+            Some(router) => router.update(array)?,
+            none => {
+                *none = Some(Router::new(array));
+                true
             }
-            None => known.router = Some(Router::new(array)),
+        };
+        if news {
+            known.clusters.clear();
+            known.everybody = Some(Arc::new(everybody));
         }
         Ok(())
+    }
+
+    /// The servers the client was given, and those of the members, none of them twice.
+    fn everybody(&self, array: &Array) -> Servers {
+        let urls = array.members().iter().flat_map(|member| &member.urls);
+        let members = urls.filter_map(|url| url.parse().ok());
+        let mut seen = HashSet::new();
+        let all = self.seeds.list.iter().cloned().chain(members);
+        Servers::new(all.filter(|server: &ServerUrl| seen.insert(server.clone())).collect())
+    }
+
+    /// Nobody could tell the array.
+    pub(super) fn is_unknown(&self) {
+        self.write().failed = Some(Instant::now());
     }
 
     /// The array is what it was.
     pub(super) fn unchanged(&self) {
         let mut known = self.write();
         known.asked = Some(Instant::now());
+        known.failed = None;
         if let Some(router) = &mut known.router {
             router.unchanged();
         }
@@ -277,6 +307,18 @@ mod tests {
         assert!(!map.on_redirect(&moved), "the second time it is no news");
         assert_eq!(authority(&map.way(key.as_bytes())), "127.0.0.1:3");
         assert_eq!(map.knowledge(), Knowledge::Old);
+    }
+
+    #[test]
+    fn the_members_of_the_array_are_asked_too_when_those_given_are_silent() {
+        let map = map();
+        map.learned(array()).unwrap();
+        let everybody = map.anybody();
+        let asked: Vec<&str> = everybody.list().iter().map(ServerUrl::authority).collect();
+        assert_eq!(asked, ["127.0.0.1:9", "127.0.0.1:1", "127.0.0.1:2"]);
+        map.saw(Epoch(2));
+        map.is_unknown();
+        assert_eq!(map.knowledge(), Knowledge::Fresh, "nobody is asked again at once");
     }
 
     #[test]
