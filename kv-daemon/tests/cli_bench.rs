@@ -24,7 +24,11 @@ fn json(output: &Output) -> Value {
 }
 
 fn server(area: &Area) -> Daemon {
-    let mut daemon = Setup::new(area.root(), "node1", area.port()).start();
+    serve(&Setup::new(area.root(), "node1", area.port()))
+}
+
+fn serve(setup: &Setup) -> Daemon {
+    let mut daemon = setup.start();
     daemon.wait_alive();
     wait_for("it serves", || {
         let put = Request::put("/kv/ready", b"yes");
@@ -90,8 +94,7 @@ fn bench_says_by_kind_what_failed() {
     let area = Area::new();
     let mut setup = Setup::new(area.root(), "node1", area.port());
     setup.flags = vec!["--max-value-size".into(), "1KiB".into()];
-    let mut daemon = setup.start();
-    daemon.wait_alive();
+    let _daemon = serve(&setup);
     let url = format!("127.0.0.1:{}", setup.port);
     let args = ["-s", &url, "bench", "--seconds", "0.2", "--clients", "1", "--size", "1025"];
     let output = kv(&args);
