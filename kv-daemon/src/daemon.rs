@@ -11,9 +11,11 @@ use raft_core::consensus::event::RoleName;
 use raft_core::node::{Handle, NodeEvent, NodeStatus};
 use raft_core::types::{ClusterId, Index, NodeId, Time};
 use tokio::sync::watch;
+use warp::http::HeaderValue;
 
 use crate::config::HttpLimits;
 use crate::form::{Hello, Identity, PROTOCOL, PeerSpec, Standing, Verdict};
+use crate::http::bell::together;
 use crate::http::body::Budget;
 use crate::http::reply::Teller;
 use crate::kv::request::{Answer, Failure, Outcome, Reason, Request};
@@ -49,6 +51,8 @@ pub struct Daemon {
     pub started: Instant,
     /// What the shell counts.
     pub metrics: HttpMetrics,
+    /// Its name as a header.
+    pub served_by: HeaderValue,
     /// Set as soon as the disk says so, which is before the node serves.
     cluster: OnceLock<ClusterId>,
     serving: OnceLock<Serving>,
@@ -84,7 +88,10 @@ impl Daemon {
         limits: HttpLimits,
     ) -> Daemon {
         let bodies = Budget::new(limits.bodies_bytes_max);
+        // A name is made of letters, digits, dots, dashes and underscores (`config`).
+        let served_by = HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("?"));
         Daemon {
+            served_by,
             name,
             node_id,
             address,
@@ -233,22 +240,23 @@ impl Daemon {
         };
         let handle = &serving.handle;
         let limits = Limits { value_bytes_max: self.value_bytes_max };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut call = Call::new(request, handle.now() + left, hops, limits);
+        let mut call = Call::new(request, handle.time_of(deadline), hops, limits);
         let mut input = Input::Begin;
+        // One look at the clock per step: many of them would cost more than the steps.
+        let mut now = Instant::now();
         loop {
-            let news = self.leadership.subscribe();
             let view = self.view(serving, &handle.status());
-            input = match call.step(handle.now(), &view, input) {
+            input = match call.step(handle.time_of(now), &view, input) {
                 Step::Answer(result) => return result,
                 Step::Read => return Ok(call.read(&serving.store)),
                 Step::Propose(command) => {
-                    let begun = Instant::now();
-                    let outcome = handle.propose(command, Some(deadline)).await;
-                    self.metrics.commits.observe(begun.elapsed());
+                    let outcome = together(handle.propose(command, Some(deadline))).await;
+                    self.metrics.commits.observe(now.elapsed());
                     Input::Proposed(outcome)
                 }
-                Step::Barrier => Input::Barrier(handle.read_barrier(Some(deadline)).await),
+                Step::Barrier => {
+                    Input::Barrier(together(handle.read_barrier(Some(deadline))).await)
+                }
                 Step::Forward { to, hops } => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     let answer = serving.peers.forward(to, call.request(), left, hops);
@@ -260,10 +268,11 @@ impl Daemon {
                 }
                 Step::WaitForLeader { until } => {
                     let left = until.since(handle.now());
-                    self.wait_for_leader(serving, view.leader, news, left).await;
+                    self.wait_for_leader(serving, view.leader, left).await;
                     Input::Waited
                 }
             };
+            now = Instant::now();
         }
     }
 
@@ -277,13 +286,9 @@ impl Daemon {
     }
 
     /// Returns when the leader is another one than `known`, or after `at_most`.
-    async fn wait_for_leader(
-        &self,
-        serving: &Serving,
-        known: Option<NodeId>,
-        mut news: watch::Receiver<()>,
-        at_most: Duration,
-    ) {
+    async fn wait_for_leader(&self, serving: &Serving, known: Option<NodeId>, at_most: Duration) {
+        // First the ears, then the eyes: no news is missed between the two.
+        let mut news = self.leadership.subscribe();
         let end = tokio::time::Instant::now() + at_most;
         loop {
             let status = serving.handle.status();

@@ -29,7 +29,9 @@ fn start() -> Result<(), Exit> {
         let _ = writeln!(std::io::stdout(), "{}", config.describe());
         return Ok(());
     }
+    // Connections of clients and peers to us have threads of their own: this one is for ours to them.
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Exit::other(format!("cannot start threads: {error}")))?;
