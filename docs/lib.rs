@@ -19,6 +19,8 @@ pub mod http_api {}
 pub mod operations {}
 #[doc = include_str!("simulation.md")]
 pub mod simulation {}
+#[doc = include_str!("performance.md")]
+pub mod performance {}
 #[doc = include_str!("speed.md")]
 pub mod speed {}
 #[doc = include_str!("style.md")]
@@ -46,6 +48,8 @@ pub mod decisions {
     pub mod meta_is_rewritten_at_each_start {}
     #[doc = include_str!("decisions/node-id-names-a-disk.md")]
     pub mod node_id_names_a_disk {}
+    #[doc = include_str!("decisions/one-map-in-each-log.md")]
+    pub mod one_map_in_each_log {}
     #[doc = include_str!("decisions/segments-get-their-names-on-the-log-thread.md")]
     pub mod segments_get_their_names_on_the_log_thread {}
     #[doc = include_str!("decisions/snapshots-are-verified-before-they-have-a-name.md")]

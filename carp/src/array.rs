@@ -42,9 +42,23 @@ impl fmt::Display for Epoch {
 
 /// The stable name of a cluster: 1 to 128 of `a-z A-Z 0-9 . - _ :`. Never an address, for the name
 /// decides which slots the cluster draws.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct MemberId(String);
+
+impl TryFrom<String> for MemberId {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<MemberId, &'static str> {
+        MemberId::new(name).ok_or("a name is 1 to 128 of a-z A-Z 0-9 . - _ :")
+    }
+}
+
+impl From<MemberId> for String {
+    fn from(id: MemberId) -> String {
+        id.0
+    }
+}
 
 impl MemberId {
     /// `None` when it is empty, too long or has other characters.
@@ -373,6 +387,27 @@ impl Array {
         self.table.clone_from(&plan.table);
         self.epoch.0 += 1;
         self.check().expect("a plan of a valid array leads to a valid array");
+        Ok(())
+    }
+
+    /// Other members in place of these: whoever is new gets its share, whoever is gone gives up all,
+    /// and no slot moves that could have stayed. The epoch stays.
+    pub(crate) fn revise(&mut self, members: Vec<Member>) -> Result<(), ArrayFault> {
+        check_members(&members)?;
+        let contenders: Vec<Contender<'_>> = members.iter().map(Member::contender).collect();
+        let place = |id: &MemberId| members.iter().position(|member| member.id == *id);
+        let places: Vec<Option<u16>> =
+            self.members.iter().map(|member| place(&member.id).map(|place| place as u16)).collect();
+        let present: Vec<Option<u16>> =
+            self.table.iter().map(|owner| places[usize::from(*owner)]).collect();
+        let table = assign(self.slots, &present, &contenders).ok_or(ArrayFault::NobodyHasWeight)?;
+        for ((before, after), epoch) in present.iter().zip(&table).zip(&mut self.slot_epochs) {
+            if *before != Some(*after) {
+                *epoch = epoch.checked_add(1).ok_or(ArrayFault::SlotEpochs)?;
+            }
+        }
+        self.table = table;
+        self.members = members;
         Ok(())
     }
 

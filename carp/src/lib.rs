@@ -41,17 +41,19 @@
 //! - [`plan`]: quotas, and the fewest moves that meet them.
 //! - [`mod@array`]: members, table and epoch, always valid.
 //! - [`json`]: its text form, and every fault a text can have.
+//! - [`ownership`]: which slots one cluster serves, as its own log knows it.
 //! - [`router`]: the client's copy.
 //! - [`spread`]: how even a load is.
 //! - [`draft`]: CARP v1.0, bit for bit.
 //!
 //! Nothing here touches a file, a socket, a clock or a thread, and nothing knows what a cluster is made
-//! of: clusters are names and weights. Whether a cluster may serve a slot is not decided here either
-//! but in its own log; an array is a hint that costs one redirect when it is wrong.
+//! of: clusters are names and weights. A copy of an array is a hint that costs one redirect when it is
+//! wrong; whether a cluster serves a slot is decided by the [`Ownership`] in its own log.
 
 pub mod array;
 pub mod draft;
 pub mod json;
+pub mod ownership;
 pub mod plan;
 pub mod router;
 pub mod slots;
@@ -59,6 +61,7 @@ pub mod spread;
 
 pub use array::{Array, Epoch, Member, MemberId, MemberState, Route};
 pub use json::ArrayFault;
+pub use ownership::{Admit, MapRefused, Ownership};
 pub use plan::{Change, Plan, PlanError};
 pub use router::{Moved, Router};
 pub use slots::{Slot, SlotBits};

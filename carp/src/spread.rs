@@ -69,8 +69,12 @@ pub enum Family {
     Counter,
     /// `http://www.example.com/shop/17/item-523.html`: a path, as in a URL.
     Url,
-    /// 32 hexadecimal digits without order.
+    /// 32 hexadecimal digits without order, as of a digest.
     Random,
+    /// `6e789e6a-a1b9-4656-88f3-8f21a2b2d9a0`: a random UUID.
+    Uuid,
+    /// `grace.hopper17@example.org`: an address.
+    Email,
     /// `sensor/042/2026-03-17T08:15`: names that share long beginnings and differ late.
     Dated,
     /// 8 bytes, big-endian, counting up.
@@ -79,8 +83,15 @@ pub enum Family {
 
 impl Family {
     /// Every family.
-    pub const ALL: [Family; 5] =
-        [Family::Counter, Family::Url, Family::Random, Family::Dated, Family::Binary];
+    pub const ALL: [Family; 7] = [
+        Family::Counter,
+        Family::Url,
+        Family::Random,
+        Family::Uuid,
+        Family::Email,
+        Family::Dated,
+        Family::Binary,
+    ];
 
     /// The name, for reports.
     pub fn name(self) -> &'static str {
@@ -88,6 +99,8 @@ impl Family {
             Family::Counter => "counter",
             Family::Url => "url",
             Family::Random => "random",
+            Family::Uuid => "uuid",
+            Family::Email => "email",
             Family::Dated => "dated",
             Family::Binary => "binary",
         }
@@ -102,9 +115,27 @@ impl Family {
                 format!("http://www.example.com/shop/{}/item-{}.html", n % 97, n / 97).into_bytes()
             }
             Family::Random => {
-                // Splitmix64, twice: a known sequence without order.
-                let (high, low) = (splitmix64(2 * u64::from(n)), splitmix64(2 * u64::from(n) + 1));
+                let (high, low) = random_bits(n);
                 format!("{high:016x}{low:016x}").into_bytes()
+            }
+            Family::Uuid => {
+                let (high, low) = random_bits(n);
+                let (a, b, c) = (high >> 32, high >> 16 & 0xffff, high & 0xfff);
+                // Version 4, variant 10.
+                let (d, e) = (low >> 48 & 0x3fff | 0x8000, low & 0xffff_ffff_ffff);
+                format!("{a:08x}-{b:04x}-4{c:03x}-{d:04x}-{e:012x}").into_bytes()
+            }
+            Family::Email => {
+                const FIRST: [&str; 8] =
+                    ["ada", "alan", "barbara", "edsger", "grace", "jim", "leslie", "nancy"];
+                const LAST: [&str; 8] = [
+                    "lovelace", "turing", "liskov", "dijkstra", "hopper", "gray", "lamport",
+                    "lynch",
+                ];
+                const AT: [&str; 3] = ["example.com", "example.org", "mail.example"];
+                let pick = |from: &'static [&str], number: u32| from[number as usize % from.len()];
+                let (first, last) = (pick(&FIRST, n), pick(&LAST, n / 8));
+                format!("{first}.{last}{}@{}", n / 64, pick(&AT, n / 7)).into_bytes()
             }
             Family::Dated => {
                 let (minute, hour, day, month) =
@@ -120,6 +151,11 @@ impl Family {
             Family::Binary => u64::from(n).to_be_bytes().to_vec(),
         }
     }
+}
+
+/// Splitmix64, twice: a known sequence without order.
+fn random_bits(number: u32) -> (u64, u64) {
+    (splitmix64(2 * u64::from(number)), splitmix64(2 * u64::from(number) + 1))
 }
 
 fn splitmix64(number: u64) -> u64 {

@@ -157,7 +157,9 @@ proptest! {
         }
     }
 
-    /// Members that come to a fresh array and are drained again leave no trace but epochs.
+    /// Members that come to a fresh array and are drained again leave no trace but epochs, if no
+    /// quota rose when they came. (One can, by a slot: the largest remainders are others then. Of
+    /// weights 3 and 436 on 512 slots the first has 3, and beside a third of weight 1 it has 4.)
     #[test]
     fn add_then_drain_gives_the_same_table(
         bits in 4..=12u8,
@@ -167,8 +169,10 @@ proptest! {
         let before = fresh(bits, 0, &weights);
         let mut array = before.clone();
         let steps = [Change::Add(member(100, newcomer)), Change::Drain(id(100)), Change::Remove(id(100))];
-        for change in steps {
-            array.apply_plan(&array.plan(change).unwrap()).unwrap();
+        for (at, change) in steps.into_iter().enumerate() {
+            let plan = array.plan(change).unwrap();
+            prop_assume!(at != 0 || plan.moves().iter().all(|it| it.to == id(100)));
+            array.apply_plan(&plan).unwrap();
         }
         prop_assert_eq!(owners(&before), owners(&array));
         prop_assert_eq!(before.members(), array.members());

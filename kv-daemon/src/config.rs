@@ -6,8 +6,11 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use carp::MemberId;
+use carp::json::JSON_BYTES_MAX;
 use clap::{Parser, ValueEnum};
 use raft_core::types::NodeId;
+use serde_json::{Value, json};
 
 use crate::form::PeerSpec;
 use crate::form::start::{check_reach, own_address};
@@ -59,6 +62,14 @@ pub struct Flags {
     /// Everything this node keeps. Default: data/ID
     #[arg(long, env = "KV_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+
+    /// The name of this cluster in an array of clusters, the same on all its nodes
+    #[arg(long, env = "KV_CLUSTER_NAME", value_name = "NAME")]
+    pub cluster_name: Option<String>,
+
+    /// A map of the array to begin with; counts while the cluster has none or an older one
+    #[arg(long, env = "KV_CARP", value_name = "FILE")]
+    pub carp: Option<PathBuf>,
 
     /// Time between a leader's heartbeats
     #[arg(long, env = "KV_HEARTBEAT", default_value = "75ms", value_parser = parse_duration)]
@@ -118,6 +129,10 @@ pub struct Config {
     pub peers: Vec<PeerSpec>,
     /// Where everything is kept.
     pub data_dir: PathBuf,
+    /// The name of the cluster in an array of clusters.
+    pub cluster_name: Option<MemberId>,
+    /// A file with a map of the array; never without a name.
+    pub carp: Option<PathBuf>,
     /// Time between heartbeats.
     pub heartbeat: Duration,
     /// The least election timeout.
@@ -205,6 +220,18 @@ impl Config {
                 return Err(format!("{flag} must be between {min} and {max}"));
             }
         }
+        let cluster_name = match flags.cluster_name.map(|name| (MemberId::new(&name), name)) {
+            None => None,
+            Some((Some(id), _)) => Some(id),
+            Some((None, name)) => {
+                return Err(format!(
+                    "--cluster-name `{name}` is no name; use 1 to 128 of A-Z a-z 0-9 . _ - :"
+                ));
+            }
+        };
+        if flags.carp.is_some() && cluster_name.is_none() {
+            return Err("--carp needs --cluster-name: which member of the array is this?".into());
+        }
         let data_dir = flags.data_dir.unwrap_or_else(|| {
             let name = flags.id.clone().unwrap_or_else(|| default_name(flags.port));
             PathBuf::from("data").join(name)
@@ -218,6 +245,8 @@ impl Config {
             advertise: flags.advertise,
             peers,
             data_dir,
+            cluster_name,
+            carp: flags.carp,
             heartbeat: flags.heartbeat,
             election_timeout: flags.election_timeout,
             snapshot_bytes: flags.snapshot_bytes,
@@ -239,8 +268,8 @@ impl Config {
             election_timeout_min: self.election_timeout,
             snapshot_bytes: self.snapshot_bytes,
             snapshot_entries: self.snapshot_entries,
-            // A command is a head, a key and a value.
-            entry_bytes_max: self.value_bytes_max + (64 << 10),
+            // A command is a head, a key and a value; or a map.
+            entry_bytes_max: self.value_bytes_max.max(JSON_BYTES_MAX as u64) + (64 << 10),
             ..raft_core::config::Config::new(id)
         }
     }
@@ -249,6 +278,23 @@ impl Config {
     pub fn advertised(&self, port: u16) -> String {
         own_address(&self.host, port, self.advertise.as_deref())
             .expect("the same host and --advertise were checked when the settings were made")
+    }
+
+    /// All settings, as `/config` shows them: there is nothing secret among them. Durations are
+    /// milliseconds.
+    pub fn to_json(&self) -> Value {
+        let peers: Vec<String> = self.peers.iter().map(PeerSpec::to_string).collect();
+        let millis = |duration: Duration| duration.as_millis() as u64;
+        json!({
+            "id": self.name, "host": self.host, "port": self.port, "advertise": self.advertise,
+            "peers": peers, "data_dir": self.data_dir.display().to_string(),
+            "cluster_name": self.cluster_name,
+            "carp": self.carp.as_ref().map(|path| path.display().to_string()),
+            "heartbeat_ms": millis(self.heartbeat),
+            "election_timeout_ms": millis(self.election_timeout),
+            "snapshot_bytes": self.snapshot_bytes, "snapshot_entries": self.snapshot_entries,
+            "segment_bytes": self.segment_bytes, "value_bytes_max": self.value_bytes_max,
+        })
     }
 
     /// What the settings come to, for `--check`.
@@ -357,7 +403,7 @@ mod tests {
         let raft = config.unwrap().raft(NodeId(7));
         assert_eq!(raft.heartbeat, Duration::from_millis(50));
         assert_eq!(raft.election_timeout_min, Duration::from_millis(300));
-        assert_eq!(raft.entry_bytes_max, 1024 + (64 << 10));
+        assert_eq!(raft.entry_bytes_max, (4 << 20) + (64 << 10), "a map has to fit");
         assert_eq!(raft.id, NodeId(7));
     }
 
@@ -377,6 +423,8 @@ mod tests {
             ("--host 0.0.0.0", "--advertise"),
             ("--host 0.0.0.0 --advertise 0.0.0.0:8001", "db1.example:8001"),
             ("--advertise nowhere", "db1.example:8001"),
+            ("--cluster-name a/b", "is no name"),
+            ("--carp carp.json", "--carp needs --cluster-name"),
             ("--heartbeat 75", "75ms"),
             ("--heartbeat 300ms", "--election-timeout"),
             ("--segment-bytes 1", "between 64KiB and 1GiB"),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use carp::Ownership;
 use raft_core::consensus::event::RoleName;
 use raft_core::node::{Handle, NodeEvent, NodeStatus};
 use raft_core::types::{ClusterId, Index, NodeId, Time};
@@ -23,6 +24,8 @@ use crate::kv::service::{Call, Forwarded, Input, Limits, Phase, Step, View};
 use crate::kv::shared::SharedStore;
 use crate::metrics::HttpMetrics;
 use crate::peers::{Peers, SharedForming};
+use crate::shard::links::Answered;
+use crate::shard::{Shard, follow};
 
 /// How often the commit index is noted, for "what was committed a second ago is applied here".
 const SAMPLE: Duration = Duration::from_millis(250);
@@ -53,6 +56,10 @@ pub struct Daemon {
     pub metrics: HttpMetrics,
     /// Its name as a header.
     pub served_by: HeaderValue,
+    /// The array of clusters, as this node lives in it.
+    pub shard: Shard,
+    /// What it was started with, as `/config` shows it.
+    pub settings: serde_json::Value,
     /// Set as soon as the disk says so, which is before the node serves.
     cluster: OnceLock<ClusterId>,
     serving: OnceLock<Serving>,
@@ -60,6 +67,15 @@ pub struct Daemon {
     stopping: AtomicBool,
     /// Ticks with each piece of news about leadership.
     leadership: watch::Sender<()>,
+}
+
+/// Who asks: nobody in particular is a plain client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asker {
+    /// How often the request was handed on before it came here.
+    pub hops: u8,
+    /// The epoch of the client's own map of the array, if it keeps one.
+    pub epoch: Option<u64>,
 }
 
 /// A node that belongs to a cluster.
@@ -86,6 +102,8 @@ impl Daemon {
         address: String,
         value_bytes_max: u64,
         limits: HttpLimits,
+        shard: Shard,
+        settings: serde_json::Value,
     ) -> Daemon {
         let bodies = Budget::new(limits.bodies_bytes_max);
         // A name is made of letters, digits, dots, dashes and underscores (`config`).
@@ -100,6 +118,8 @@ impl Daemon {
             bodies,
             started: Instant::now(),
             metrics: HttpMetrics::default(),
+            shard,
+            settings,
             cluster: OnceLock::new(),
             serving: OnceLock::new(),
             forming: OnceLock::new(),
@@ -120,6 +140,7 @@ impl Daemon {
         assert!(self.serving.set(serving).is_ok(), "a node joins one cluster only");
         tokio::spawn(watch_events(Arc::clone(self), events));
         tokio::spawn(sample_commits(Arc::clone(self)));
+        tokio::spawn(follow::follow(Arc::clone(self)));
     }
 
     /// The node is on its way into a cluster of several from now on.
@@ -224,7 +245,7 @@ impl Daemon {
         }
     }
 
-    /// Answers a request of a client (`hops` 0) or of another node, by `deadline`.
+    /// Answers a request of a client or of another node, by `deadline`.
     ///
     /// # Errors
     /// Why not, and for a write whether it may still happen.
@@ -232,7 +253,7 @@ impl Daemon {
         &self,
         request: Request,
         deadline: Instant,
-        hops: u8,
+        asker: Asker,
     ) -> Result<Answer, Failure> {
         let Some(serving) = self.serving() else {
             let outcome = request.is_write().then_some(Outcome::NotApplied);
@@ -240,15 +261,25 @@ impl Daemon {
         };
         let handle = &serving.handle;
         let limits = Limits { value_bytes_max: self.value_bytes_max };
-        let mut call = Call::new(request, handle.time_of(deadline), hops, limits);
+        let mut call = Call::new(request, handle.time_of(deadline), asker.hops, limits)
+            .with_client_epoch(asker.epoch);
         let mut input = Input::Begin;
         // One look at the clock per step: many of them would cost more than the steps.
         let mut now = Instant::now();
         loop {
-            let view = self.view(serving, &handle.status());
+            let owns = serving.store.ownership();
+            let view = self.view(serving, &handle.status(), owns.as_deref());
             input = match call.step(handle.time_of(now), &view, input) {
-                Step::Answer(result) => return result,
-                Step::Read => return Ok(call.read(&serving.store)),
+                Step::Answer(result) => {
+                    if let Err(Failure { reason: Reason::Moved(_), .. }) = &result {
+                        self.shard.misdirected.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return result;
+                }
+                Step::Read => match call.read(&serving.store) {
+                    Ok(answer) => return Ok(answer),
+                    Err(_) => Input::Misplaced,
+                },
                 Step::Propose(command) => {
                     let outcome = together(handle.propose(command, Some(deadline))).await;
                     self.metrics.commits.observe(now.elapsed());
@@ -263,6 +294,16 @@ impl Daemon {
                     let limit = tokio::time::Instant::from_std(deadline + FORWARD_SLACK);
                     match tokio::time::timeout_at(limit, answer).await {
                         Ok(forwarded) => Input::Forwarded(forwarded),
+                        Err(_) => Input::Forwarded(Forwarded::Broken),
+                    }
+                }
+                Step::ForwardTo { cluster, urls, hops } => {
+                    self.shard.forwarded.fetch_add(1, Ordering::Relaxed);
+                    let links = &self.shard.links;
+                    let answer = links.ask(&cluster, &urls, call.request(), deadline, hops);
+                    let limit = tokio::time::Instant::from_std(deadline + FORWARD_SLACK);
+                    match tokio::time::timeout_at(limit, answer).await {
+                        Ok(Answered { forwarded, .. }) => Input::Forwarded(forwarded),
                         Err(_) => Input::Forwarded(Forwarded::Broken),
                     }
                 }
@@ -303,7 +344,12 @@ impl Daemon {
         }
     }
 
-    fn view(&self, serving: &Serving, status: &NodeStatus) -> View {
+    fn view<'a>(
+        &self,
+        serving: &Serving,
+        status: &NodeStatus,
+        owns: Option<&'a Ownership>,
+    ) -> View<'a> {
         // A node that is asked to stop hands over first: what it let in before is then the business
         // of the next leader, and goes on until the node itself has stopped.
         let phase = if status.stopped || status.failed.is_some() {
@@ -314,7 +360,7 @@ impl Daemon {
             Phase::Serving
         };
         let contact = serving.contact(status);
-        View { me: self.node_id, leader: status.leader(), contact, phase }
+        View { me: self.node_id, leader: status.leader(), contact, phase, owns }
     }
 }
 
@@ -344,6 +390,12 @@ impl Serving {
 pub fn leader_url(status: &NodeStatus) -> Option<String> {
     let leader = status.core.membership.member(status.leader()?)?;
     Some(format!("http://{}", leader.address))
+}
+
+/// The name people know a node by; its id when it is no member any more.
+pub fn name_of(status: &NodeStatus, id: NodeId) -> String {
+    let member = status.core.membership.member(id);
+    member.map_or_else(|| id.to_string(), |member| member.name.clone())
 }
 
 /// Tells waiting requests and the log what happens to the node.
@@ -387,8 +439,7 @@ fn tell_leadership(
 ) {
     let name = |id: NodeId| {
         let status = daemon.serving().map(|serving| serving.handle.status());
-        let member = status.as_ref().and_then(|status| status.core.membership.member(id));
-        member.map_or_else(|| id.to_string(), |member| member.name.clone())
+        status.map_or_else(|| id.to_string(), |status| name_of(&status, id))
     };
     // The core tells the story of each election; this is its end, in the names people use.
     match (role, leader) {

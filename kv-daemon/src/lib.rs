@@ -12,9 +12,10 @@
 //! ```
 //!
 //! Beside the way: `config` (flags), `form` (how fresh nodes become a cluster), `peers` (how nodes
-//! talk), `run` (the life of a node), `status` and `metrics` (what it shows of itself), `units` and
-//! `log_lines`. This crate holds no rule of Raft: those are in `raft-core`.
+//! talk), `shard` (other clusters of an array), `run` (the life of a node), `status` and `metrics`
+//! (what it shows of itself), `units` and `log_lines`. This crate holds no rule of Raft: those are in `raft-core`.
 
+pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod form;
@@ -23,7 +24,9 @@ pub mod kv;
 pub mod log_lines;
 pub mod metrics;
 pub mod peers;
+pub mod program;
 pub mod run;
+pub mod shard;
 pub mod status;
 pub mod units;
 

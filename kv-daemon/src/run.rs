@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use warp::Filter;
 
 use crate::config::{Config, default_name, join_address};
-use crate::daemon::{Daemon, Serving};
+use crate::daemon::{Asker, Daemon, Serving, name_of};
 use crate::form::start::{Restart, check_restart};
 use crate::form::{Forming, Identity, formation_of};
 use crate::http::accept::{Accepting, listen};
@@ -28,6 +28,8 @@ use crate::http::workers::Workers;
 use crate::kv::request::{Answer, Failure, Outcome, Reason, Request};
 use crate::kv::shared::SharedStore;
 use crate::peers::{self, Endpoints, Peers, PeersConfig, Service};
+use crate::shard::Shard;
+use crate::shard::seed::Seed;
 
 /// How long a leader that stops waits for another to take over.
 const HANDOVER: Duration = Duration::from_secs(1);
@@ -94,6 +96,11 @@ impl Server {
     /// # Errors
     /// The port or the directory is not to be had.
     pub async fn start(config: Config) -> Result<Server, Exit> {
+        let seed = match (&config.carp, &config.cluster_name) {
+            (Some(path), Some(me)) => Some(Seed::read(path, me).map_err(Exit::usage)?),
+            (_, _) => None,
+        };
+        let shard = Shard::new(config.cluster_name.clone(), seed);
         let listener = match listen(&config.host, config.port).await {
             Ok(listener) => listener,
             Err(error) => return Err(no_port(&config, &error).await),
@@ -111,6 +118,8 @@ impl Server {
             me.address.clone(),
             config.value_bytes_max,
             config.http.clone(),
+            shard,
+            config.to_json(),
         ));
         let hello = Arc::clone(&daemon);
         let listed = config.peers.clone();
@@ -204,7 +213,7 @@ impl Server {
         }
         log::info!("stopping: handing leadership over");
         match tokio::time::timeout(HANDOVER, serving.handle.transfer(None)).await {
-            Ok(Ok(leader)) => log::info!("stopping: {leader} leads now"),
+            Ok(Ok(leader)) => log::info!("stopping: {} leads now", name_of(&status, leader)),
             Ok(Err(failure)) => log::info!("stopping: nobody took over ({failure:?})"),
             Err(_) => log::info!("stopping: nobody took over in {HANDOVER:?}"),
         }
@@ -350,7 +359,12 @@ impl Service for Forwarded {
             let outcome = Some(Outcome::NotApplied);
             return Box::pin(async move { Err(Failure { reason: Reason::ShuttingDown, outcome }) });
         }
-        Box::pin(async move { daemon.ask(request, Instant::now() + time_left, hops).await })
+        Box::pin(async move {
+            {
+                let asker = Asker { hops, epoch: None };
+                daemon.ask(request, Instant::now() + time_left, asker).await
+            }
+        })
     }
 }
 

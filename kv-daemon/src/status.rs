@@ -1,6 +1,9 @@
 //! What a node shows of itself: `/health`, the checks of `/readyz`, `/cluster/status`, the greeting
 //! of `/` and the families of `/metrics`. Everything here is a look; nothing is changed or awaited.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use carp::Ownership;
 use raft_core::consensus::event::{PeerStatus, RoleName};
 use raft_core::membership::{Member, Membership};
 use raft_core::node::{NodeStatus, SYNC_BUCKETS_MICROS};
@@ -161,6 +164,10 @@ pub fn fatal(daemon: &Daemon) -> Option<String> {
 #[derive(Debug, Serialize)]
 pub struct Cluster {
     cluster: String,
+    /// Its name in an array of clusters, from the log or else from the flag.
+    cluster_name: Option<String>,
+    /// The epoch of the map of the array in force.
+    carp_epoch: Option<u64>,
     id: String,
     term: u64,
     leader: Option<String>,
@@ -246,6 +253,8 @@ pub fn cluster(daemon: &Daemon, serving: &Serving) -> Cluster {
     let quorum = core.membership.voters().len() / 2 + 1;
     Cluster {
         cluster: serving.cluster.to_string(),
+        cluster_name: cluster_name(daemon),
+        carp_epoch: serving.store.map_epoch(),
         id: daemon.name.clone(),
         term: core.term.0,
         leader: leader(&status).map(|(_, member)| member.name.clone()),
@@ -263,6 +272,22 @@ pub fn cluster(daemon: &Daemon, serving: &Serving) -> Cluster {
         changing: core.membership.is_joint(),
         members: members.collect(),
     }
+}
+
+/// The body of `/config`.
+pub fn config(daemon: &Daemon) -> serde_json::Value {
+    let epoch = daemon.serving().and_then(|serving| serving.store.map_epoch());
+    serde_json::json!({
+        "name": daemon.name, "address": daemon.address, "cluster_name": cluster_name(daemon),
+        "carp_epoch": epoch, "settings": daemon.settings,
+    })
+}
+
+/// What the cluster is called in its array: as its log has it, or else as this node was told.
+fn cluster_name(daemon: &Daemon) -> Option<String> {
+    let own = daemon.serving().and_then(|serving| serving.store.ownership());
+    let named = own.map(|own| own.me().clone()).or(daemon.shard.name.clone());
+    named.map(|name| name.to_string())
 }
 
 /// The answer of `/`: name, version, role, and what to try next.
@@ -300,6 +325,7 @@ pub fn metrics(daemon: &Daemon) -> String {
         text.gauge("kv_store_keys", "Keys in the store.", store.keys());
         text.gauge("kv_store_bytes", "Bytes of all keys and values.", store.bytes());
         text.gauge("kv_store_revision", "The store's revision.", store.revision());
+        carp_families(&mut text, daemon, store.ownership().map(|own| &**own));
     }
     process_families(&mut text, daemon);
     text.finish()
@@ -322,7 +348,7 @@ fn raft_families(text: &mut Text, daemon: &Daemon, serving: &Serving) {
     let name = "kv_raft_elections_total";
     text.family(name, "counter", "Elections this node began, and those of them it won.");
     text.line(name, &[("outcome", "begun")], node.elections);
-    let won = daemon.metrics.elections_won.load(std::sync::atomic::Ordering::Relaxed);
+    let won = daemon.metrics.elections_won.load(Ordering::Relaxed);
     text.line(name, &[("outcome", "won")], won);
     let name = "kv_raft_proposals_total";
     text.family(name, "counter", "Proposals by how they ended.");
@@ -357,6 +383,20 @@ fn raft_families(text: &mut Text, daemon: &Daemon, serving: &Serving) {
     text.gauge("kv_wal_bytes", "Bytes of its files, the next one included.", node.wal_bytes);
     text.gauge("kv_wal_segments", "Its files in use.", node.wal_segments);
     text.gauge("kv_wal_has_room", "0 while the disk is full.", u8::from(status.room));
+}
+
+fn carp_families(text: &mut Text, daemon: &Daemon, own: Option<&Ownership>) {
+    let shard = &daemon.shard;
+    let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
+    let epoch = own.map_or(0, |own| own.array().epoch().0);
+    text.gauge("kv_carp_epoch", "The map of the array in force; 0 without one.", epoch);
+    let (owned, coming) = own.map_or((0, 0), |own| (own.serving(), own.coming()));
+    text.gauge("kv_carp_slots_owned", "Slots that this cluster serves.", owned);
+    text.gauge("kv_carp_slots_coming", "Slots that it will serve.", coming);
+    let forwarded = count(&shard.forwarded);
+    text.counter("kv_carp_forwarded_total", "Requests sent on to other clusters.", forwarded);
+    let misdirected = count(&shard.misdirected);
+    text.counter("kv_carp_misdirected_total", "Clients told whose key it is.", misdirected);
 }
 
 fn peer_families(text: &mut Text, serving: &Serving) {

@@ -6,7 +6,7 @@
 //!   ends; the test waits until it has printed its URL or has exited;
 //! - in ```` ```sh ```` each command runs by itself and must succeed. A comment behind it is what it
 //!   must print, `...` standing for anything; commands without one may print what they like;
-//! - `cargo run --` becomes the built program, `cargo build` nothing, and ports 8001 to 8009 become
+//! - `cargo run --` and `cargo run --bin kv --` become the built programs, `cargo build` nothing, and ports 8001 to 8009 become
 //!   free ones, the same throughout a page;
 //! - ```` ```console ```` is not run; the line before the fence is a comment that says why.
 
@@ -220,6 +220,7 @@ impl Page {
                 .replace("cargo run", &format!("cargo run --manifest-path {}", manifest.display()))
         } else {
             command
+                .replace("cargo run --bin kv --", env!("CARGO_BIN_EXE_kv"))
                 .replace("cargo run --release --", program)
                 .replace("cargo run --", program)
                 .replace("cargo run", program)

@@ -1,15 +1,18 @@
 //! What is simulated beside Raft: the state machine, what clients ask of it, and the path of a
 //! request through a node.
 //!
-//! The key-value daemon is one ([`crate::kv::Kv`]); an embedder's state machine is another with a
-//! few lines ([`Direct`] is the path of a request for those who have none of their own).
+//! The key-value daemon is one ([`crate::kv::Kv`]); an embedder's state machine becomes one with the
+//! few lines of [`Plain`].
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use raft_core::proposals::{Outcome, ReadRefused};
 use raft_core::state_machine::StateMachine;
 use raft_core::types::{Index, NodeId, Time};
+use twox_hash::XxHash64;
 
 use crate::plan::ClientOp;
 use crate::trace::OpId;
@@ -139,56 +142,105 @@ pub enum Fate {
     Unknown,
 }
 
-/// An application whose requests go straight to the log: what [`Direct`] needs.
-pub trait Plain: App<Call = Direct<Self>> {
-    /// The command that carries out a write.
-    fn command(request: &Self::Request) -> Bytes;
-    /// What the client is told when the state machine replied this.
-    fn answer(reply: <Self::State as StateMachine>::Reply) -> Self::Answer;
-    /// What the client is told when there is no answer.
-    fn failure(fate: Fate) -> Self::Answer;
-    /// The answer to a read.
-    fn read(request: &Self::Request, state: &Self::State) -> Self::Answer;
+/// A state machine that clients write to by commands and read from as a whole: the shortest way into
+/// the simulation. Whatever implements this is an [`App`].
+pub trait Plain: StateMachine<Reply: Hash> + Default + fmt::Debug {
+    /// The command that a line of the plan asks for; `None` for a read. `id` is unique.
+    fn command(op: &ClientOp, id: OpId) -> Option<Bytes>;
+    /// What is wrong with this state, if something is (money got lost).
+    fn fault(&self) -> Option<String> {
+        None
+    }
 }
 
-/// The path of a request for applications without one of their own: a write goes to the leader, over
-/// one other node at most; a read waits for a barrier; nothing is tried again.
-pub struct Direct<A: App> {
-    request: A::Request,
-    hops: u8,
-}
+impl<P: Plain> App for P {
+    type State = P;
+    type Request = Option<Bytes>;
+    /// A digest of the reply, or of the state that was read.
+    type Answer = Result<u64, Fate>;
+    type Call = Direct<P>;
 
-impl<A: Plain> Call<A> for Direct<A> {
-    fn new(request: A::Request, _deadline: Time, hops: u8) -> Direct<A> {
-        Direct { request, hops }
+    fn state() -> P {
+        P::default()
     }
 
-    fn request(&self) -> &A::Request {
+    fn request(op: &ClientOp, id: OpId, _: Option<&Self::Answer>) -> Option<Bytes> {
+        P::command(op, id)
+    }
+
+    fn is_write(request: &Option<Bytes>) -> bool {
+        request.is_some()
+    }
+
+    fn digest_reply(reply: &P::Reply) -> u64 {
+        let mut digest = XxHash64::with_seed(0);
+        reply.hash(&mut digest);
+        digest.finish()
+    }
+
+    fn digest(state: &P) -> u64 {
+        digest_of(state, 0)
+    }
+
+    fn check(state: &P) -> Result<(), String> {
+        state.fault().map_or(Ok(()), Err)
+    }
+
+    fn fate(answer: &Self::Answer) -> Fate {
+        answer.err().unwrap_or(Fate::Answered)
+    }
+}
+
+/// A digest of a whole state: the bytes of its snapshot are the state.
+pub fn digest_of(state: &impl StateMachine, seed: u64) -> u64 {
+    let mut digest = XxHash64::with_seed(seed);
+    let mut source = state.snapshot();
+    while let Some(piece) = source.next_piece() {
+        digest.write(&piece);
+    }
+    digest.finish()
+}
+
+/// The path of a request to a [`Plain`] state machine: a write goes to the leader, over one other
+/// node at most; a read waits for a barrier; nothing is tried again.
+pub struct Direct<P> {
+    request: Option<Bytes>,
+    hops: u8,
+    of: PhantomData<P>,
+}
+
+impl<P: Plain> Call<P> for Direct<P> {
+    fn new(request: Option<Bytes>, _deadline: Time, hops: u8) -> Direct<P> {
+        Direct { request, hops, of: PhantomData }
+    }
+
+    fn request(&self) -> &Option<Bytes> {
         &self.request
     }
 
-    fn step(&mut self, _now: Time, view: &NodeView, came: Came<A>) -> Todo<A> {
-        let not_applied = Todo::End(A::failure(Fate::NotApplied));
-        match came {
-            Came::Begin if !A::is_write(&self.request) => Todo::Barrier,
-            Came::Begin => match view.leader {
-                Some(leader) if leader == view.me => Todo::Propose(A::command(&self.request)),
+    fn step(&mut self, _now: Time, view: &NodeView, came: Came<P>) -> Todo<P> {
+        let not_applied = Todo::End(Err(Fate::NotApplied));
+        match (came, &self.request) {
+            (Came::Begin, None) => Todo::Barrier,
+            (Came::Begin, Some(command)) => match view.leader {
+                Some(leader) if leader == view.me => Todo::Propose(command.clone()),
                 Some(to) if self.hops == 0 => Todo::Forward { to, hops: 1 },
                 _ => not_applied,
             },
-            Came::Proposed(Outcome::Applied { reply, .. }) => Todo::End(A::answer(reply)),
-            Came::Forwarded(answer) => Todo::End(answer),
-            Came::Barrier(Ok(_)) => Todo::Read,
-            Came::Proposed(Outcome::Unknown(_)) | Came::Broken | Came::DeadlinePassed
-                if A::is_write(&self.request) =>
-            {
-                Todo::End(A::failure(Fate::Unknown))
+            (Came::Proposed(Outcome::Applied { reply, .. }), _) => {
+                Todo::End(Ok(P::digest_reply(&reply)))
             }
+            (Came::Forwarded(answer), _) => Todo::End(answer),
+            (Came::Barrier(Ok(_)), _) => Todo::Read,
+            (
+                Came::Proposed(Outcome::Unknown(_)) | Came::Broken | Came::DeadlinePassed,
+                Some(_),
+            ) => Todo::End(Err(Fate::Unknown)),
             _ => not_applied,
         }
     }
 
-    fn read(&self, state: &A::State) -> A::Answer {
-        A::read(&self.request, state)
+    fn read(&self, state: &P) -> Result<u64, Fate> {
+        Ok(P::digest(state))
     }
 }

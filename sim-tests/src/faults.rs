@@ -11,7 +11,7 @@ use raft_core::types::Time;
 use crate::app::App;
 use crate::disk::Crash;
 use crate::marks::Mark;
-use crate::plan::{CrashLoss, DiskFault, Fault, Machine, Target};
+use crate::plan::{CrashLoss, DiskFault, Fault, Machine, Place, Rot, Spelling, Target};
 use crate::queue::Event;
 use crate::trace::{Exit, Seen};
 use crate::world::World;
@@ -35,9 +35,18 @@ pub(crate) enum Lasting {
     Late(Machine),
     /// Lost answers.
     Deaf(Machine),
+    /// Lies in wait.
+    Ambush,
+    /// Hears a stranger.
+    Stranger(Machine),
+    /// Started with a wrong list of peers.
+    Misspelt(Machine),
     /// A process that stands still.
     Still(Machine),
 }
+
+/// How long a process that stood still reads its sockets before it decides anything.
+const WAKING: Duration = Duration::from_micros(50);
 
 impl<A: App> World<A> {
     /// Whom a fault finds.
@@ -90,14 +99,11 @@ impl<A: App> World<A> {
             }
             Fault::Reset { .. } => return self.reset(at),
             Fault::Crash { down, fuse, loss, .. } => {
-                self.crash(at, fuse, loss);
-                self.place(at).lost |= loss == CrashLoss::Garbage;
-                return self.restart(at, down);
+                return self.crash_for(at, down, fuse, loss);
             }
             Fault::Stop { down, .. } => {
                 if self.place(at).is_up() {
-                    self.stop(at);
-                    self.restart(at, down);
+                    self.stop(at, down);
                 }
                 return;
             }
@@ -108,6 +114,10 @@ impl<A: App> World<A> {
                 let until = self.now + lasts;
                 let place = self.place(at);
                 place.still_until = place.still_until.max(until);
+                if let Some(running) = place.running_mut() {
+                    // What came in meanwhile is taken in at once, not one by one.
+                    running.busy_until = running.busy_until.max(until + WAKING);
+                }
                 self.see(Seen::Paused { machine: at, still: true });
                 (Lasting::Still(at), lasts)
             }
@@ -136,11 +146,7 @@ impl<A: App> World<A> {
                     place.slow = by;
                     (Lasting::Slow(at), lasts)
                 }
-                DiskFault::Rot { rot, place: area } => {
-                    let place = self.place(at);
-                    place.lost |= place.disk.rot(rot, area).is_some();
-                    return;
-                }
+                DiskFault::Rot { rot, place } => return self.rot(at, rot, place),
                 fault => return self.place(at).disk.inject(fault),
             },
             Fault::Drift { ppm, .. } => {
@@ -160,6 +166,21 @@ impl<A: App> World<A> {
             Fault::DeafClients { lasts, .. } => {
                 self.place(at).deaf = true;
                 (Lasting::Deaf(at), lasts)
+            }
+            Fault::Ambush { lasts, .. } => {
+                self.ambushes.push(number);
+                (Lasting::Ambush, lasts)
+            }
+            Fault::Stranger { lasts, .. } => {
+                self.place(at).stranger = true;
+                (Lasting::Stranger(at), lasts)
+            }
+            Fault::Misspelt { how, lasts, .. } => {
+                self.respell(at, Some(how));
+                (Lasting::Misspelt(at), lasts)
+            }
+            Fault::Bootstrap { .. } | Fault::Membership { .. } => {
+                unreachable!("a plan with these is not run")
             }
         };
         self.lasting[number] = lasting;
@@ -185,6 +206,9 @@ impl<A: App> World<A> {
             }
             Lasting::Late(machine) => self.place(machine).late = Duration::ZERO,
             Lasting::Deaf(machine) => self.place(machine).deaf = false,
+            Lasting::Ambush => self.ambushes.retain(|waiting| *waiting != number),
+            Lasting::Stranger(machine) => self.place(machine).stranger = false,
+            Lasting::Misspelt(machine) => self.respell(machine, None),
             Lasting::Still(machine) => self.see(Seen::Paused { machine, still: false }),
         }
         self.see(Seen::Healed { number });
@@ -231,6 +255,19 @@ impl<A: App> World<A> {
         }
     }
 
+    /// The bytes of a disk change.
+    pub(crate) fn rot(&mut self, machine: Machine, rot: Rot, place: Place) {
+        let at = self.place(machine);
+        at.lost |= at.disk.rot(rot, place).is_some();
+    }
+
+    /// The process is started again with another list of peers.
+    fn respell(&mut self, machine: Machine, spelling: Option<Spelling>) {
+        self.place(machine).spelling = spelling;
+        self.crash(machine, 0, CrashLoss::Nothing);
+        self.restart(machine, Duration::from_millis(100));
+    }
+
     /// Another process tries to take the directory.
     fn second_process(&mut self, machine: Machine) {
         let place = self.place(machine);
@@ -264,8 +301,16 @@ fn target_of(fault: &Fault) -> Option<Target> {
         | Fault::Drift { target, .. }
         | Fault::LateTimers { target, .. }
         | Fault::Snapshot { target }
+        | Fault::Stranger { target, .. }
+        | Fault::Misspelt { target, .. }
+        | Fault::Bootstrap { target }
         | Fault::DeafClients { target, .. } => Some(*target),
         Fault::Transfer { .. } => Some(Target::Leader),
-        Fault::Links { .. } | Fault::Cut { .. } | Fault::Swap { .. } => None,
+        // An ambush looks for its victim when the moment has come.
+        Fault::Links { .. }
+        | Fault::Cut { .. }
+        | Fault::Swap { .. }
+        | Fault::Ambush { .. }
+        | Fault::Membership { .. } => None,
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::plan::*;
 use crate::rng::Rng;
+use crate::scenes::Scenes;
 
 /// The plan of a seed.
 pub fn plan(seed: u64) -> Plan {
@@ -69,7 +70,23 @@ pub fn plan(seed: u64) -> Plan {
     plan.faults.extend(make("clocks", classes.clock, Maker::clock, 8));
     plan.faults.extend(make("clients", classes.clients, Maker::clients, 6));
     plan.faults.extend(make("operators", classes.operators, Maker::operator, 15));
+    plan.faults.extend(make("ambushes", classes.process, Maker::ambush, 20));
+    plan.faults.extend(make("rotting", classes.damage, Maker::rotting, 3));
+    plan.faults.extend(make("strangers", classes.network, Maker::stranger, 2));
+    let forms = classes.operators && start == Start::Forming && 2 < machines;
+    plan.faults.extend(make("spellings", forms, Maker::misspelt, 4).into_iter().map(|fault| {
+        // While they form, and a few on nodes that have long formed.
+        let at = if fault.at < chaos / 2 { fault.at / 40 } else { fault.at };
+        Timed { at, ..fault }
+    }));
     plan.faults.extend(make("damage", classes.damage, Maker::damage, 3));
+    let mut scenes = Rng::stream(seed, "scenes", 0);
+    let count = if classes.scenes { scenes.log_uniform(1, 8) } else { 0 };
+    let stage = Scenes { plan: &plan, damaged, damages: classes.damage };
+    let lines = stage.draw(&mut scenes, count);
+    plan.faults.extend(lines.faults);
+    plan.ops.extend(lines.ops);
+    plan.ops.sort_by_key(|op| op.at);
     plan.faults.retain(|fault| !matches!(fault.what, Fault::Reset { .. }) || 1 < machines);
     plan.faults.sort_by_key(|fault| fault.at);
     plan
@@ -86,6 +103,7 @@ struct Classes {
     clients: bool,
     operators: bool,
     knobs: bool,
+    scenes: bool,
 }
 
 impl Classes {
@@ -109,6 +127,7 @@ impl Classes {
             clients: on(),
             operators: on(),
             knobs: on(),
+            scenes: on(),
         }
     }
 }
@@ -116,7 +135,22 @@ impl Classes {
 fn knobs(rng: &mut Rng, wild: bool) -> Knobs {
     let election_timeout_min =
         rng.log_span(Duration::from_millis(200), Duration::from_millis(1200));
-    let base = Knobs { snapshot_entries: rng.log_uniform(20, 1_000), ..Knobs::default() };
+    let base = Knobs {
+        snapshot_entries: rng.log_uniform(20, 1_000),
+        // Small enough that snapshots take several pieces.
+        chunk_bytes: rng.log_uniform(256, 64 << 10),
+        ..Knobs::default()
+    };
+    // Logs so short and pieces so small that whoever was away needs a snapshot, in many pieces.
+    let short = rng.below(3) == 0;
+    if !wild && short {
+        return Knobs {
+            snapshot_entries: rng.range(3..40),
+            tail_bytes: 0,
+            chunk_bytes: 256,
+            ..base
+        };
+    }
     if !wild {
         return base;
     }
@@ -132,8 +166,8 @@ fn knobs(rng: &mut Rng, wild: bool) -> Knobs {
         reads_max: rng.log_uniform(1, 65_536),
         snapshot_bytes: rng.log_uniform(1 << 10, 64 << 20),
         snapshot_entries: rng.log_uniform(3, 1_000),
-        tail_bytes: rng.log_uniform(0, 1 << 20),
-        chunk_bytes: rng.log_uniform(64, 1 << 20),
+        tail_bytes: if short { 0 } else { rng.log_uniform(0, 1 << 20) },
+        chunk_bytes: if short { rng.range(64..1024) } else { rng.log_uniform(64, 1 << 20) },
         segment_bytes_first,
         segment_bytes_max: segment_bytes_first * rng.range(1..9),
         waiting_max: rng.log_uniform(4, 131_072),
@@ -282,7 +316,7 @@ impl Maker {
             4 => Fault::SecondProcess { target },
             _ => {
                 let loss = if rng.coin() { CrashLoss::Some } else { CrashLoss::Nothing };
-                let fuse = rng.below(12) as u8;
+                let fuse = rng.log_uniform(0, 11) as u8;
                 Fault::Crash { target, down: self.down(rng), fuse, loss }
             }
         }
@@ -327,6 +361,49 @@ impl Maker {
         Fault::Transfer { to: rng.coin().then(|| self.machine(rng)) }
     }
 
+    fn ambush(&self, rng: &mut Rng) -> Fault {
+        let moment = *rng.pick(&[
+            Moment::Recovering,
+            Moment::Forming,
+            Moment::Campaigning,
+            Moment::Crowned,
+            Moment::Synced,
+            Moment::Voting,
+            Moment::Restoring,
+            Moment::Snapshotting,
+            Moment::Receiving,
+            Moment::Sending,
+        ]);
+        let target = match moment {
+            Moment::Synced if rng.coin() => Target::Follower(rng.below(8) as u8),
+            Moment::Crowned | Moment::Synced | Moment::Sending => Target::Leader,
+            _ => Target::One(self.machine(rng)),
+        };
+        let lasts = rng.log_span(Duration::from_secs(1), self.chaos / 2);
+        let loss = if rng.coin() { CrashLoss::Some } else { CrashLoss::Nothing };
+        let blow = Blow::Crash { down: self.down(rng), fuse: rng.below(4) as u8, loss };
+        Fault::Ambush { target, moment, lasts, blow }
+    }
+
+    /// A snapshot rots after it was found whole, while it is being sent.
+    fn rotting(&self, rng: &mut Rng) -> Fault {
+        let Some(victim) = self.victim(rng) else { return self.ambush(rng) };
+        let rot = *rng.pick(&[Rot::Flip, Rot::Zero, Rot::Cut]);
+        let (target, moment) = (Target::One(victim), Moment::Sending);
+        Fault::Ambush { target, moment, lasts: self.chaos, blow: Blow::Rot(rot) }
+    }
+
+    fn stranger(&self, rng: &mut Rng) -> Fault {
+        Fault::Stranger { target: self.target(rng), lasts: self.lasts(rng) }
+    }
+
+    fn misspelt(&self, rng: &mut Rng) -> Fault {
+        let spellings = [Spelling::Short, Spelling::Long, Spelling::Itself, Spelling::Alias];
+        let target = Target::One(self.machine(rng));
+        let lasts = rng.log_span(Duration::from_millis(100), Duration::from_secs(5));
+        Fault::Misspelt { target, how: *rng.pick(&spellings), lasts }
+    }
+
     /// Whatever harms what a disk has promised to keep.
     fn damage(&self, rng: &mut Rng) -> Fault {
         let Some(victim) = self.victim(rng) else {
@@ -335,7 +412,7 @@ impl Maker {
         let target = Target::One(victim);
         match rng.below(10) {
             0 => Fault::Wipe { target, down: self.down(rng) },
-            1 if !self.recoverable && 1 < self.machines => {
+            1 | 2 if !self.recoverable && 1 < self.machines => {
                 let other = Machine((victim.0 + 1) % self.machines);
                 Fault::Swap { one: victim, other, lasts: self.lasts(rng) }
             }

@@ -11,6 +11,7 @@ use raft_core::types::Time;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::invariants::RULES;
 use crate::plan::{Machine, Plan};
 use crate::trace::{CopyId, Loss, OpEnd, Seen, Violation, Watch};
 use crate::transcript;
@@ -91,7 +92,9 @@ impl Page {
             story.ops.push_back(json!([client, to.0, begun, end, text, "open"]));
         }
         let failure = report.failure.as_ref().map(|Violation { rule, what }| {
-            json!({ "rule": rule, "what": what, "time": end, "machine": named(what) })
+            let words = RULES.iter().find(|(name, _)| name == rule).map_or("", |(_, words)| words);
+            let machine = named(what);
+            json!({ "rule": rule, "words": words, "what": what, "time": end, "machine": machine })
         });
         let data = json!({
             "name": self.name, "plan": self.plan, "machines": story.machines, "end": end,
@@ -286,6 +289,18 @@ mod tests {
         assert_eq!(named("n2@3 commits 5@2 by count"), Some(1));
         assert_eq!(named("leader n13 dropped 4@1"), Some(2));
         assert_eq!(named("two states at index 9"), None);
+    }
+
+    #[test]
+    fn a_broken_rule_is_told_in_words() {
+        let plan: Plan = "voters 1\nchaos 1s\n".parse().expect("a plan");
+        let mut page = Page::new("test", &plan);
+        let mut report = crate::run::run(plan);
+        let what = "n1@2 commits 5@2 by count".to_owned();
+        report.failure = Some(Violation { rule: "I11", what });
+        let html = page.html(&report);
+        assert!(html.contains("only entries of the own term are committed by count"));
+        assert!(html.contains("\"machine\":0"), "and the machine it names is marked");
     }
 
     #[test]

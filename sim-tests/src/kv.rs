@@ -1,21 +1,17 @@
 //! The key-value daemon as an application: its own store and its own path of a request, driven here
 //! as the daemon drives them.
 
-use std::hash::Hasher;
-
 use bytes::Bytes;
 use kv_daemon::kv::command::{Done, Reply};
 use kv_daemon::kv::forward;
 use kv_daemon::kv::request::{
-    Answer, Condition, Failure, ListQuery, ListShape, Outcome, ReadLevel, Request, Tags,
+    Answer, Condition, Failure, ListQuery, ListShape, Outcome, ReadLevel, Reason, Request, Tags,
 };
 use kv_daemon::kv::service::{self, Forwarded, Limits, Phase, Step, View};
 use kv_daemon::kv::shared::SharedStore;
-use raft_core::state_machine::StateMachine;
 use raft_core::types::Time;
-use twox_hash::XxHash64;
 
-use crate::app::{App, Call, Came, Fate, NodeView, Todo};
+use crate::app::{App, Call, Came, Fate, NodeView, Todo, digest_of};
 use crate::plan::{ClientOp, OpKind};
 use crate::trace::OpId;
 
@@ -41,7 +37,12 @@ impl App for Kv {
         let value = || {
             // Nobody else writes this value: the id is in front.
             let mut value = format!("{}.", id.0).into_bytes();
-            value.resize(value.len().max(op.size as usize), b'x');
+            // In a large one of even size zeroes and letters take turns: on a disk a sector of zeroes
+            // looks like one that was never written.
+            let zeroes = op.size.is_multiple_of(2);
+            let len = value.len().max(op.size as usize);
+            let filler = |at: usize| if zeroes && (at / 1024).is_multiple_of(2) { 0 } else { b'x' };
+            value.extend((value.len()..len).map(filler));
             Bytes::from(value)
         };
         let level = match op.kind {
@@ -94,17 +95,16 @@ impl App for Kv {
                 mix(mix(2, current.unwrap_or(u64::MAX)), *revision)
             }
             Reply::Malformed(_) => 3,
+            Reply::Misplaced(_) => 4,
+            Reply::MapSet { epoch, changed } => mix(mix(5, epoch.0), u64::from(*changed)),
+            Reply::MapRefused(_) => 6,
+            Reply::Adopted { changed } => mix(7, u64::from(*changed)),
         }
     }
 
     fn digest(state: &SharedStore) -> u64 {
-        // The bytes of a snapshot are the state: keys in order, with all their revisions.
-        let mut digest = XxHash64::with_seed(state.revision());
-        let mut source = state.snapshot();
-        while let Some(piece) = source.next_piece() {
-            digest.write(&piece);
-        }
-        digest.finish()
+        // Keys in order, with all their revisions.
+        digest_of(state, state.revision())
     }
 
     fn fate(answer: &Told) -> Fate {
@@ -136,7 +136,7 @@ fn last_revision(last: &Told) -> Option<u64> {
         Answer::Got { record, .. } => record.as_ref().map(|record| record.mod_revision),
         Answer::Put { revision, .. } => Some(*revision),
         Answer::ConditionFailed { current, .. } => *current,
-        Answer::Deleted { .. } | Answer::Listed(_) => None,
+        Answer::Deleted { .. } | Answer::Listed(_) | Answer::MapSet { .. } => None,
     }
 }
 
@@ -169,17 +169,24 @@ impl Call<Kv> for KvCall {
             Came::Waited => service::Input::Waited,
             Came::DeadlinePassed => service::Input::DeadlinePassed,
         };
-        match self.0.step(now, &View { me, leader, contact, phase }, input) {
+        // This world has one cluster, in no array.
+        let view = View { me, leader, contact, phase, owns: None };
+        match self.0.step(now, &view, input) {
             Step::Propose(command) => Todo::Propose(command),
             Step::Barrier => Todo::Barrier,
             Step::Read => Todo::Read,
             Step::Forward { to, hops } => Todo::Forward { to, hops },
             Step::WaitForLeader { until } => Todo::WaitForLeader { until },
+            Step::ForwardTo { cluster, .. } => {
+                let reason = Reason::Unreachable { cluster };
+                Todo::End(Err(Failure { reason, outcome: Some(Outcome::NotApplied) }))
+            }
             Step::Answer(told) => Todo::End(told),
         }
     }
 
     fn read(&self, state: &SharedStore) -> Told {
-        Ok(self.0.read(state))
+        let misplaced = |_| Failure { reason: Reason::Coming, outcome: None };
+        self.0.read(state).map_err(misplaced)
     }
 }

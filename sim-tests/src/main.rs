@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use sim_tests::marks::{Mark, Marks};
+use rustix::time::{ClockId, clock_gettime};
 use sim_tests::plan::Plan;
 use sim_tests::shrink::{self, Shrunk};
+use sim_tests::tally::Tally;
 use sim_tests::trace::Violation;
-use sim_tests::world::Report;
 use sim_tests::{generate, run};
 
 /// Runs the whole system in one deterministic thread for each seed.
@@ -38,13 +38,17 @@ struct Args {
     /// Stops beginning new seeds after this many seconds.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Runs at least this many seeds, however long they take, and demands of so many what they have
+    /// to show: every mark hit, and 100 committed writes in half of the seeds.
+    #[arg(long)]
+    at_least: Option<u64>,
     /// Runs this plan.
     #[arg(long, conflicts_with = "seed")]
     plan: Option<PathBuf>,
     /// Prints the plan of the seed and does not run it.
     #[arg(long, requires = "seed")]
     show: bool,
-    /// Prints every fact and decision.
+    /// Prints every fact and decision of one run; many are told so and not printed.
     #[arg(long)]
     trace: bool,
     /// Writes the run as one page for a browser.
@@ -56,6 +60,9 @@ struct Args {
     /// After this many failures no more seeds are begun.
     #[arg(long, default_value_t = 10)]
     failures: usize,
+    /// Prints in how many seeds each mark was hit.
+    #[arg(long)]
+    marks: bool,
     /// Runs every seed twice and compares.
     #[arg(long)]
     twice: bool,
@@ -93,7 +100,11 @@ fn main() -> ExitCode {
 
 fn read_plan(file: &PathBuf) -> Result<Plan, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    text.parse().map_err(|why| format!("{}: {why}", file.display()))
+    let plan: Plan = text.parse().map_err(|why| format!("{}: {why}", file.display()))?;
+    match plan.refusal() {
+        Some(why) => Err(format!("{}: {why}", file.display())),
+        None => Ok(plan),
+    }
 }
 
 /// One run. Whether all rules held.
@@ -161,20 +172,6 @@ fn smaller(args: &Args, name: &str, plan: &Plan) -> Result<bool, String> {
     Ok(false)
 }
 
-/// What many runs came to.
-#[derive(Default)]
-struct Total {
-    seeds: u64,
-    simulated: Duration,
-    faults: u64,
-    acknowledged: u64,
-    /// Seeds that committed 100 writes or more.
-    busy: u64,
-    marks: Marks,
-    failures: Vec<(u64, Report)>,
-    unequal: Vec<u64>,
-}
-
 fn many(args: &Args) -> Result<bool, String> {
     let first = args.from.unwrap_or_else(fresh_seed);
     let threads = match args.threads {
@@ -186,88 +183,71 @@ fn many(args: &Args) -> Result<bool, String> {
     let style = "{elapsed_precise} {bar:30} {pos}/{len} seeds, {per_sec}, {msg}";
     bar.set_style(ProgressStyle::with_template(style).map_err(|error| error.to_string())?);
     let (next, full) = (AtomicU64::new(0), AtomicBool::new(false));
-    let total = Mutex::new(Total::default());
+    let tally = Mutex::new(Tally::default());
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    let late = args.seconds.is_some_and(|most| most <= began.elapsed().as_secs());
+                    let late = args.seconds.is_some_and(|most| most <= began.elapsed().as_secs())
+                        && args.at_least.is_none_or(|least| least <= number);
                     if args.seeds <= number || late || full.load(Ordering::Relaxed) {
                         return;
                     }
                     let seed = first.wrapping_add(number);
-                    let report = run::run(generate::plan(seed));
-                    let equal = !args.twice || run::run(generate::plan(seed)) == report;
-                    let mut total = total.lock().expect("no thread panics while it adds");
-                    total.add(seed, report, equal);
-                    full.store(args.failures <= total.failures.len(), Ordering::Relaxed);
-                    bar.set_message(total.words());
+                    let plan = generate::plan(seed);
+                    let before = thread_cpu();
+                    let told = args.trace;
+                    let report =
+                        if told { run::run_told(plan.clone()) } else { run::run(plan.clone()) };
+                    let cpu = thread_cpu() - before;
+                    let equal = !args.twice || run::run(plan.clone()) == report;
+                    let mut tally = tally.lock().expect("no thread panics while it adds");
+                    tally.add(&plan, report, cpu, equal);
+                    full.store(args.failures <= tally.failures.len(), Ordering::Relaxed);
+                    bar.set_message(tally.words());
                     bar.inc(1);
                 }
             });
         }
     });
     bar.finish_and_clear();
-    let total = total.into_inner().expect("no thread panics while it adds");
-    report(args, first, &total, began.elapsed()).map_err(|error| error.to_string())
+    let tally = tally.into_inner().expect("no thread panics while it adds");
+    report(args, first, &tally, began.elapsed()).map_err(|error| error.to_string())
 }
 
-impl Total {
-    fn add(&mut self, seed: u64, report: Report, equal: bool) {
-        self.seeds += 1;
-        self.simulated += Duration::from_nanos(report.ended.0);
-        self.faults += report.counts.faults;
-        self.acknowledged += report.counts.writes_acknowledged;
-        self.busy += u64::from(100 <= report.counts.committed);
-        self.marks.join(report.marks);
-        if !equal {
-            self.unequal.push(seed);
-        }
-        if report.failure.is_some() {
-            self.failures.push((seed, report));
-        }
-    }
-
-    fn words(&self) -> String {
-        format!(
-            "{:.1} simulated hours, {} faults, {} of {} marks, {} failures",
-            self.simulated.as_secs_f64() / 3600.0,
-            self.faults,
-            Mark::ALL.len() - self.marks.missing().len(),
-            Mark::ALL.len(),
-            self.failures.len() + self.unequal.len()
-        )
-    }
-}
-
-fn report(args: &Args, first: u64, total: &Total, took: Duration) -> io::Result<bool> {
+/// Tells what many runs came to, and writes down the plans of those that failed.
+fn report(args: &Args, first: u64, tally: &Tally, took: Duration) -> io::Result<bool> {
     let mut out = io::stdout().lock();
-    let (seconds, hours) = (took.as_secs_f64(), total.simulated.as_secs_f64() / 3600.0);
-    writeln!(out, "{} seeds from {first} in {seconds:.1} s: {}", total.seeds, total.words())?;
-    writeln!(
-        out,
-        "{:.2} simulated hours per minute, {} writes acknowledged, {} seeds committed 100 or more",
-        hours / seconds * 60.0,
-        total.acknowledged,
-        total.busy
-    )?;
-    for mark in total.marks.missing() {
-        writeln!(out, "never: {}", mark.what())?;
+    let (seeds, seconds) = (tally.seeds, took.as_secs_f64());
+    writeln!(out, "{seeds} seeds from {first} in {seconds:.1} s: {}", tally.words())?;
+    tally.tell(took, &mut out)?;
+    if args.marks {
+        tally.tell_marks(&mut out)?;
     }
-    for seed in &total.unequal {
+    let shortcomings = tally.shortcomings();
+    for what in &shortcomings {
+        writeln!(out, "{what}")?;
+    }
+    for seed in &tally.unequal {
         writeln!(out, "seed {seed}: the second run was another one: cargo sim {seed} --twice")?;
     }
-    for (seed, report) in &total.failures {
-        let Some(Violation { rule, what }) = &report.failure else { continue };
+    for (seed, Violation { rule, what }, at) in &tally.failures {
         let file = args.out.join(format!("{seed}.plan"));
         fs::create_dir_all(&args.out)?;
         fs::write(&file, generate::plan(*seed).to_string())?;
-        let at = report.ended.0 as f64 / 1e9;
+        let at = at.as_secs_f64();
         writeln!(out, "\nseed {seed}: {rule} is broken after {at:.6} s\n{what}")?;
         writeln!(out, "plan {}\nreplay: cargo sim {seed} --trace", file.display())?;
     }
-    Ok(total.failures.is_empty() && total.unequal.is_empty())
+    let enough = args.at_least.is_none() || shortcomings.is_empty();
+    Ok(tally.is_clean() && enough)
+}
+
+/// Processor time of this thread, so that a busy machine does not make the simulator look slow.
+fn thread_cpu() -> Duration {
+    let spent = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
 }
 
 /// Seeds nobody has run yet: the nanoseconds of the clock, rounded to be readable.

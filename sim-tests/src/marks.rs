@@ -124,7 +124,87 @@ marks! {
     ConditionFailed,
     /// the cluster was live again after the chaos
     LiveAgain,
+    /// a leader handed over before it stopped
+    HandedOver,
+
+    // What `Spotter` sees.
+    /// a leader crashed after its sync and before it knew of it
+    LeaderCrashedAfterSync,
+    /// a follower crashed after its sync and before it acknowledged
+    FollowerCrashedAfterSync,
+    /// a node crashed before its vote was synced
+    CrashedBeforeVoteSync,
+    /// a node crashed while it took in the leader's snapshot
+    CrashedWhileReceiving,
+    /// a leader's disk failed
+    LeaderDiskFailed,
+    /// a follower's disk failed
+    FollowerDiskFailed,
+    /// a start found less than had been written
+    UnsyncedLost,
+    /// a start found more than had been synced
+    UnsyncedKept,
+    /// synced entries were cut
+    SyncedCut,
+    /// a former leader's log was cut
+    FormerLeaderCut,
+    /// a cut and the entries in its place were one write
+    CutAndAppended,
+    /// a candidate with an older log asked for a vote
+    OlderLogAskedForVote,
+    /// a pre-vote was refused because the log was older
+    PreVoteRefusedByLog,
+    /// a pre-vote was refused because a leader was heard
+    PreVoteRefusedByLeader,
+    /// a vote was refused because it was given to another
+    VoteAlreadyGiven,
+    /// two candidates asked for the same term
+    SplitVote,
+    /// a leader was elected while another still believed to lead
+    TwoBelieveToLead,
+    /// a leader that stood still was replaced meanwhile
+    PausedLeaderReplaced,
+    /// a leader gave up because it heard no quorum
+    LeaderLostItsQuorum,
+    /// a leader heard of a later term
+    LeaderDeposed,
+    /// a node led again in a later term
+    LedAgain,
+    /// a message of an older term came in
+    OlderTermCame,
+    /// an append was refused: the log was too short
+    AppendRefusedShort,
+    /// an append was refused: another entry stood there
+    AppendRefusedOther,
+    /// an append repeated entries that were there already
+    AppendRepeated,
+    /// a leader's commit index passed what its append verified
+    CommitAheadOfAppend,
+    /// entries of older terms were committed with one of the leader's own
+    OlderTermCommitted,
+    /// an entry was committed before the leader's own disk had it
+    CommittedAheadOfLeaderDisk,
+    /// an entry was applied before the node's own disk had it
+    AppliedAheadOfDisk,
+    /// a heartbeat's answer told what no acknowledgement had
+    AcknowledgedByHeartbeat,
+    /// a piece of a snapshot came again
+    PieceRepeated,
+    /// the leader's snapshot came too late to be of use
+    SnapshotTooLate,
+    /// a learner was caught up by a snapshot
+    LearnerCaughtUp,
+    /// a node was told to campaign at once
+    ToldToCampaign,
+    /// a read was answered after another leader was elected
+    ReadOutlivedLeader,
+    /// a write was acknowledged after another leader was elected
+    WriteOutlivedLeader,
 }
+
+mod spotter;
+
+pub use spotter::Spotter;
 
 /// The marks one or more runs hit.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! A plan: everything that is decided about a run before it begins.
 //!
-//! A seed expands to a plan (`generate.rs`), a plan to a run (`world.rs`). Every fault and every
+//! A seed expands to a plan (`generate.rs`), a plan to a run (`world/`). Every fault and every
 //! request is a line of its own and stands for itself: it says when it begins and how long it lasts,
 //! so that any line can be taken away and what is left is a plan again. That is what makes shrinking
 //! work, and it is why past failures are kept as plans: a seed dies with the next change of the
@@ -232,6 +232,116 @@ pub enum Fault {
         /// How long.
         lasts: Duration,
     },
+    /// Waits for a moment that chance seldom finds, and strikes then, once.
+    Ambush {
+        /// For whom; looked for again at each event.
+        target: Target,
+        /// The moment.
+        moment: Moment,
+        /// How long it waits at most.
+        lasts: Duration,
+        /// What it does.
+        blow: Blow,
+    },
+    /// A node of another cluster was given this machine's address: for a while each message that
+    /// arrives is followed by one from there, of a later term.
+    Stranger {
+        /// Whose address.
+        target: Target,
+        /// How long.
+        lasts: Duration,
+    },
+    /// The process ends and starts again with a wrong list of peers, as an operator may type it.
+    /// Later it starts with the right one.
+    Misspelt {
+        /// Whose list.
+        target: Target,
+        /// What is wrong with it.
+        how: Spelling,
+        /// For how long it is wrong.
+        lasts: Duration,
+    },
+    /// The process is started with `--bootstrap`, and it is left on.
+    Bootstrap {
+        /// Whose.
+        target: Target,
+    },
+    /// An operator changes the membership.
+    Membership {
+        /// Which machine's node.
+        machine: Machine,
+        /// How.
+        change: Change,
+    },
+}
+
+/// A moment of a process that is too short for a fault with a fixed time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// It reads its disk.
+    Recovering,
+    /// It writes what it forms.
+    Forming,
+    /// It asks for votes.
+    Campaigning,
+    /// It has just begun to lead and has not synced its first entry.
+    Crowned,
+    /// Its disk has synced what it asked for, and it does not know yet.
+    Synced,
+    /// It has voted and its disk has not synced the vote.
+    Voting,
+    /// Its state is put back from a snapshot.
+    Restoring,
+    /// It writes a snapshot of its own.
+    Snapshotting,
+    /// It takes in a snapshot of the leader's, beyond the first piece.
+    Receiving,
+    /// It sends a snapshot to a follower, beyond the first piece.
+    Sending,
+}
+
+/// What an ambush does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// As [`Fault::Crash`].
+    Crash {
+        /// When it starts again.
+        down: Duration,
+        /// After how many more disk operations.
+        fuse: u8,
+        /// What of the unsynced survives.
+        loss: CrashLoss,
+    },
+    /// Rot in the snapshots.
+    Rot(Rot),
+}
+
+/// A wrong list of peers. Only for three machines or more: what is left of fewer is another cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// One peer is missing.
+    Short,
+    /// One peer too many, whom nobody knows.
+    Long,
+    /// It names itself too, which is not wrong.
+    Itself,
+    /// Other names for the same addresses, which is not wrong.
+    Alias,
+}
+
+/// A change of the membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Becomes a learner.
+    Add,
+    /// From learner to voter.
+    Promote,
+    /// From voter to learner.
+    Demote,
+    /// Its place is taken by the node of another machine.
+    Replace(Machine),
+    /// Is a member no more.
+    Remove,
 }
 
 /// What a crash leaves of what was not synced.
@@ -401,6 +511,18 @@ impl Plan {
     /// How many machines there are.
     pub fn machines(&self) -> u8 {
         self.voters + self.learners
+    }
+
+    /// What this plan asks for that the system cannot do yet, in words; `None` if it can be run.
+    pub fn refusal(&self) -> Option<String> {
+        self.faults.iter().find_map(|Timed { at, what }| {
+            let lacks = match what {
+                Fault::Membership { .. } => "the library cannot change a membership yet",
+                Fault::Bootstrap { .. } => "the daemon has no --bootstrap yet",
+                _ => return None,
+            };
+            Some(format!("{lacks}: fault {} {what}", crate::plan_text::Span(*at)))
+        })
     }
 }
 

@@ -159,11 +159,7 @@ impl Display for Fault {
             }
             Fault::Reset { target } => write!(f, "reset {target}"),
             Fault::Crash { target, down, fuse, loss } => {
-                let loss = match loss {
-                    CrashLoss::Nothing => "nothing",
-                    CrashLoss::Some => "some",
-                    CrashLoss::Garbage => "garbage",
-                };
+                let loss = word_of(&LOSSES, loss);
                 write!(f, "crash {target} down={} fuse={fuse} loss={loss}", Span(*down))
             }
             Fault::Stop { target, down } => write!(f, "stop {target} down={}", Span(*down)),
@@ -184,6 +180,22 @@ impl Display for Fault {
             Fault::DeafClients { target, lasts } => {
                 write!(f, "deaf-clients {target} lasts={}", Span(*lasts))
             }
+            Fault::Ambush { target, moment, lasts, blow } => {
+                let when = word_of(&MOMENTS, moment);
+                write!(f, "ambush {target} when={when} lasts={} {blow}", Span(*lasts))
+            }
+            Fault::Stranger { target, lasts } => {
+                write!(f, "stranger {target} lasts={}", Span(*lasts))
+            }
+            Fault::Misspelt { target, how, lasts } => {
+                let how = word_of(&SPELLINGS, how);
+                write!(f, "misspelt {target} how={how} lasts={}", Span(*lasts))
+            }
+            Fault::Bootstrap { target } => write!(f, "bootstrap {target}"),
+            Fault::Membership { machine, change } => match change {
+                Change::Replace(by) => write!(f, "membership replace {machine} by={by}"),
+                change => write!(f, "membership {} {machine}", word_of(&CHANGES, change)),
+            },
         }
     }
 }
@@ -204,6 +216,14 @@ fn read_fault(words: &mut Words<'_>) -> Result<Fault, String> {
             let (one, other) = (machine(words.word()?)?, machine(words.word()?)?);
             Ok(Fault::Swap { one, other, lasts: words.span("lasts")? })
         }
+        "membership" => {
+            let (kind, machine) = (words.word()?, machine(words.word()?)?);
+            let change = match kind {
+                "replace" => Change::Replace(self::machine(words.named("by")?)?),
+                kind => find_word(&CHANGES, kind, "change")?,
+            };
+            Ok(Fault::Membership { machine, change })
+        }
         "transfer" => {
             let to = words.maybe("to").map(machine).transpose()?;
             Ok(Fault::Transfer { to })
@@ -216,12 +236,7 @@ fn read_fault(words: &mut Words<'_>) -> Result<Fault, String> {
                     target,
                     down: words.span("down")?,
                     fuse: words.number("fuse")?,
-                    loss: match words.named("loss")? {
-                        "nothing" => CrashLoss::Nothing,
-                        "some" => CrashLoss::Some,
-                        "garbage" => CrashLoss::Garbage,
-                        _ => return Err("loss is nothing, some or garbage".to_owned()),
-                    },
+                    loss: find_word(&LOSSES, words.named("loss")?, "loss")?,
                 }),
                 "stop" => Ok(Fault::Stop { target, down: words.span("down")? }),
                 "pause" => Ok(Fault::Pause { target, lasts: words.span("lasts")? }),
@@ -236,6 +251,19 @@ fn read_fault(words: &mut Words<'_>) -> Result<Fault, String> {
                 }),
                 "snapshot" => Ok(Fault::Snapshot { target }),
                 "deaf-clients" => Ok(Fault::DeafClients { target, lasts: words.span("lasts")? }),
+                "ambush" => Ok(Fault::Ambush {
+                    target,
+                    moment: find_word(&MOMENTS, words.named("when")?, "moment")?,
+                    lasts: words.span("lasts")?,
+                    blow: read_blow(words)?,
+                }),
+                "stranger" => Ok(Fault::Stranger { target, lasts: words.span("lasts")? }),
+                "misspelt" => Ok(Fault::Misspelt {
+                    target,
+                    how: find_word(&SPELLINGS, words.named("how")?, "spelling")?,
+                    lasts: words.span("lasts")?,
+                }),
+                "bootstrap" => Ok(Fault::Bootstrap { target }),
                 _ => Err("no such fault".to_owned()),
             }
         }
@@ -254,9 +282,7 @@ impl Display for DiskFault {
                 write!(f, "slow by={} lasts={}", Span(*by), Span(*lasts))
             }
             DiskFault::Rot { rot, place } => {
-                let rot = ROTS.iter().find(|(it, _)| it == rot).map_or("?", |(_, name)| name);
-                let place = PLACES.iter().find(|(it, _)| it == place).map_or("?", |(_, name)| name);
-                write!(f, "rot={rot} in={place}")
+                write!(f, "rot={} in={}", word_of(&ROTS, rot), word_of(&PLACES, place))
             }
         }
     }
@@ -274,11 +300,60 @@ const ROTS: [(Rot, &str); 6] = [
 const PLACES: [(Place, &str); 3] =
     [(Place::Wal, "wal"), (Place::Snapshot, "snapshot"), (Place::Meta, "meta")];
 
+const LOSSES: [(CrashLoss, &str); 3] =
+    [(CrashLoss::Nothing, "nothing"), (CrashLoss::Some, "some"), (CrashLoss::Garbage, "garbage")];
+
+const MOMENTS: [(Moment, &str); 10] = [
+    (Moment::Recovering, "recovering"),
+    (Moment::Forming, "forming"),
+    (Moment::Campaigning, "campaigning"),
+    (Moment::Crowned, "crowned"),
+    (Moment::Synced, "synced"),
+    (Moment::Voting, "voting"),
+    (Moment::Restoring, "restoring"),
+    (Moment::Snapshotting, "snapshotting"),
+    (Moment::Receiving, "receiving"),
+    (Moment::Sending, "sending"),
+];
+
+const SPELLINGS: [(Spelling, &str); 4] = [
+    (Spelling::Short, "short"),
+    (Spelling::Long, "long"),
+    (Spelling::Itself, "itself"),
+    (Spelling::Alias, "alias"),
+];
+
+const CHANGES: [(Change, &str); 4] = [
+    (Change::Add, "add"),
+    (Change::Promote, "promote"),
+    (Change::Demote, "demote"),
+    (Change::Remove, "remove"),
+];
+
+impl Display for Blow {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Blow::Crash { down, fuse, loss } => {
+                let loss = word_of(&LOSSES, loss);
+                write!(f, "down={} fuse={fuse} loss={loss}", Span(*down))
+            }
+            Blow::Rot(rot) => write!(f, "rot={}", word_of(&ROTS, rot)),
+        }
+    }
+}
+
+fn read_blow(words: &mut Words<'_>) -> Result<Blow, String> {
+    if let Some(rot) = words.maybe("rot") {
+        return find_word(&ROTS, rot, "rot").map(Blow::Rot);
+    }
+    let (down, fuse) = (words.span("down")?, words.number("fuse")?);
+    Ok(Blow::Crash { down, fuse, loss: find_word(&LOSSES, words.named("loss")?, "loss")? })
+}
+
 fn read_disk_fault(words: &mut Words<'_>) -> Result<DiskFault, String> {
     if let Some(rot) = words.maybe("rot") {
-        let rot = ROTS.iter().find(|(_, name)| *name == rot).ok_or("no such rot")?.0;
-        let place = words.named("in")?;
-        let place = PLACES.iter().find(|(_, name)| *name == place).ok_or("no such place")?.0;
+        let rot = find_word(&ROTS, rot, "rot")?;
+        let place = find_word(&PLACES, words.named("in")?, "place")?;
         return Ok(DiskFault::Rot { rot, place });
     }
     match words.word()? {
@@ -382,7 +457,7 @@ const KINDS: [(OpKind, &str); 7] = [
 impl Display for ClientOp {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let ClientOp { client, via, kind, key, size, patience } = self;
-        let kind = KINDS.iter().find(|(it, _)| it == kind).map_or("?", |(_, name)| name);
+        let kind = word_of(&KINDS, kind);
         write!(f, "c{client} {kind} k{key} size={size} patience={}", Span(*patience))?;
         via.map_or(Ok(()), |via| write!(f, " via={via}"))
     }
@@ -390,8 +465,7 @@ impl Display for ClientOp {
 
 fn read_op(words: &mut Words<'_>) -> Result<ClientOp, String> {
     let client = words.word()?.strip_prefix('c').ok_or("a client is c0, c1 ...")?;
-    let kind = words.word()?;
-    let kind = KINDS.iter().find(|(_, name)| *name == kind).ok_or("no such request")?.0;
+    let kind = find_word(&KINDS, words.word()?, "request")?;
     let key = words.word()?.strip_prefix('k').ok_or("a key is k0, k1 ...")?;
     Ok(ClientOp {
         client: number(client)?,
@@ -449,6 +523,20 @@ impl<'a> Words<'a> {
     fn end(&mut self) -> Result<(), String> {
         self.words.pop().map_or(Ok(()), |word| Err(format!("{word:?} is one word too many")))
     }
+}
+
+/// How a value of a table is written.
+fn word_of<T: PartialEq>(table: &[(T, &'static str)], value: &T) -> &'static str {
+    table.iter().find(|(it, _)| it == value).map_or("?", |(_, word)| word)
+}
+
+/// The value that is written so.
+fn find_word<T: Copy>(table: &[(T, &str)], word: &str, what: &str) -> Result<T, String> {
+    let found = table.iter().find(|(_, name)| *name == word).map(|(value, _)| *value);
+    found.ok_or_else(|| {
+        let words: Vec<&str> = table.iter().map(|(_, name)| *name).collect();
+        format!("no such {what}: {}", words.join(", "))
+    })
 }
 
 fn number<T: FromStr>(word: &str) -> Result<T, String> {
@@ -526,6 +614,38 @@ mod tests {
         }
     }
 
+    /// Also what is never generated.
+    #[test]
+    fn every_kind_of_fault_survives_its_text() {
+        let words = |table: &[&str], line: &str| -> Vec<String> {
+            table.iter().map(|word| format!("fault 1s {}", line.replace('*', word))).collect()
+        };
+        let names = |table: &[(Moment, &'static str)]| table.iter().map(|it| it.1).collect();
+        let moments: Vec<&str> = names(&MOMENTS);
+        let lines = [
+            words(&moments, "ambush leader when=* lasts=2s down=1s fuse=3 loss=garbage"),
+            words(&["flip", "gone"], "ambush m2 when=sending lasts=2s rot=*"),
+            words(&["short", "long", "itself", "alias"], "misspelt f1 how=* lasts=2s"),
+            words(&["add", "promote", "demote", "remove"], "membership * m4"),
+            words(&["m2", "leader"], "stranger * lasts=5s"),
+            words(&["m3 by=m5", "m1 by=m2"], "membership replace *"),
+            words(&["m1"], "bootstrap *"),
+        ];
+        for line in lines.concat() {
+            let plan: Plan = line.parse().unwrap_or_else(|why| panic!("{line}: {why}"));
+            assert!(plan.to_string().lines().any(|it| it == line), "{line} became {plan}");
+        }
+    }
+
+    #[test]
+    fn what_the_system_cannot_do_yet_is_refused_by_name() {
+        let refusal = |text: &str| text.parse::<Plan>().unwrap().refusal();
+        assert_eq!(refusal("fault 1s reset m1"), None);
+        let add = refusal("fault 1s membership add m4").unwrap();
+        assert_eq!(add, "the library cannot change a membership yet: fault 1s membership add m4");
+        assert!(refusal("fault 2s bootstrap m1").unwrap().contains("--bootstrap"));
+    }
+
     #[test]
     fn what_is_not_known_is_named() {
         let fault = |text: &str| text.parse::<Plan>().unwrap_err();
@@ -534,5 +654,6 @@ mod tests {
         assert!(fault("seed 1 2").contains("too many"));
         assert!(fault("fault 1s crash m0 down=1s fuse=0 loss=some").contains("no machine"));
         assert!(fault("voters 8").contains("1 to 7"));
+        assert!(fault("fault 1s membership marry m1").contains("add, promote, demote, remove"));
     }
 }

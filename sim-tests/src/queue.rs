@@ -37,6 +37,8 @@ pub(crate) enum Event {
     SnapshotStep(Machine, u32),
     /// A piece of a snapshot has taken its time to be read.
     ReadDone(Machine, u32),
+    /// Who hands over before it stops has waited long enough, or need not wait any more.
+    Leave(Machine, u32),
     /// A line of the plan: a request.
     Op(u32),
     /// A client has waited long enough.
@@ -68,7 +70,8 @@ impl Event {
             | Event::LogDue(machine, life)
             | Event::SegmentDone(machine, life)
             | Event::SnapshotStep(machine, life)
-            | Event::ReadDone(machine, life) => Some((machine, life)),
+            | Event::ReadDone(machine, life)
+            | Event::Leave(machine, life) => Some((machine, life)),
             Event::Parcel(_)
             | Event::Start(..)
             | Event::Op(_)
@@ -105,14 +108,18 @@ impl Event {
             Event::Flap(line) => (17, line),
             Event::ChaosOver => (18, 0),
             Event::Probe => (19, 0),
+            Event::Leave(machine, _) => (20, u32::from(machine.0)),
         };
         kind << 32 | u64::from(detail)
     }
 }
 
-/// The heap.
+/// All that is to come.
 pub(crate) struct Queue {
     heap: BinaryHeap<Scheduled>,
+    /// What was known from the beginning, the next one last. There are thousands of lines in a plan:
+    /// in the heap they would make every other event sink through a dozen layers.
+    planned: Vec<Scheduled>,
     sequence: u32,
     ties: Rng,
 }
@@ -127,21 +134,39 @@ struct Scheduled {
 
 impl Queue {
     pub(crate) fn new(ties: Rng) -> Queue {
-        Queue { heap: BinaryHeap::with_capacity(1024), sequence: 0, ties }
+        Queue { heap: BinaryHeap::new(), planned: Vec::new(), sequence: 0, ties }
     }
 
     /// It will happen then. Never happens are not kept.
     pub(crate) fn push(&mut self, at: Time, event: Event) {
         if at < Time::NEVER {
-            self.sequence += 1;
-            let tie = self.ties.bits() as u32;
-            self.heap.push(Scheduled { at, tie, sequence: self.sequence, event });
+            let scheduled = self.schedule(at, event);
+            self.heap.push(scheduled);
         }
+    }
+
+    /// These will happen then: the lines of the plan, known before anything else happens.
+    pub(crate) fn plan(&mut self, lines: impl Iterator<Item = (Time, Event)>) {
+        for (at, event) in lines {
+            let scheduled = self.schedule(at, event);
+            self.planned.push(scheduled);
+        }
+        self.planned.sort_unstable();
     }
 
     /// What happens next, and when.
     pub(crate) fn pop(&mut self) -> Option<(Time, Event)> {
-        self.heap.pop().map(|next| (next.at, next.event))
+        let next = if self.planned.last() < self.heap.peek() {
+            self.heap.pop()
+        } else {
+            self.planned.pop()
+        };
+        next.map(|next| (next.at, next.event))
+    }
+
+    fn schedule(&mut self, at: Time, event: Event) -> Scheduled {
+        self.sequence += 1;
+        Scheduled { at, tie: self.ties.bits() as u32, sequence: self.sequence, event }
     }
 }
 

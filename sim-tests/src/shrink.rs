@@ -10,7 +10,9 @@
 
 use std::time::Duration;
 
-use crate::plan::{CrashLoss, DiskFault, DiskPace, Fault, Knobs, Plan, Start, Timed, Weather};
+use crate::plan::{
+    Blow, CrashLoss, DiskFault, DiskPace, Fault, Knobs, Plan, Start, Timed, Weather,
+};
 use crate::trace::Violation;
 
 /// What became of a plan.
@@ -258,6 +260,7 @@ fn spans(fault: &mut Fault) -> Vec<&mut Duration> {
     match fault {
         Fault::Cut { lasts, flaps, .. } => vec![lasts, flaps],
         Fault::LateTimers { by, lasts, .. }
+        | Fault::Ambush { lasts, blow: Blow::Crash { down: by, .. }, .. }
         | Fault::Disk { fault: DiskFault::Slow { by, lasts }, .. } => vec![by, lasts],
         Fault::Crash { down: span, .. }
         | Fault::Stop { down: span, .. }
@@ -266,12 +269,17 @@ fn spans(fault: &mut Fault) -> Vec<&mut Duration> {
         | Fault::Pause { lasts: span, .. }
         | Fault::Swap { lasts: span, .. }
         | Fault::DeafClients { lasts: span, .. }
+        | Fault::Ambush { lasts: span, blow: Blow::Rot(_), .. }
+        | Fault::Stranger { lasts: span, .. }
+        | Fault::Misspelt { lasts: span, .. }
         | Fault::Disk { fault: DiskFault::NoSpace { lasts: span }, .. } => vec![span],
         Fault::Reset { .. }
         | Fault::SecondProcess { .. }
         | Fault::Drift { .. }
         | Fault::Transfer { .. }
         | Fault::Snapshot { .. }
+        | Fault::Bootstrap { .. }
+        | Fault::Membership { .. }
         | Fault::Disk { .. } => Vec::new(),
     }
 }

@@ -9,6 +9,7 @@ use raft_core::types::{Index, LogPosition, NodeId, Time, WriteId};
 use raft_core::write::{Recovered, SnapshotMeta, Write};
 
 use crate::app::App;
+use crate::marks::Marks;
 use crate::plan::{ClientOp, Fault, Machine};
 use crate::world::View;
 
@@ -65,6 +66,11 @@ pub enum Seen<'a, A: App> {
     },
 
     // One pass of a replica.
+    /// The replica has taken in the message that was delivered to it.
+    TakenIn {
+        /// Where.
+        machine: Machine,
+    },
     /// The replica took everything that came in; `view.replica(machine)` shows where it stands. What
     /// it asks for comes next.
     Stepped {
@@ -298,6 +304,11 @@ pub enum Loss {
 pub trait Watch<A: App> {
     /// Something happened. An error ends the run: the rule that was broken, and how.
     fn see(&mut self, now: Time, seen: &Seen<'_, A>, view: &View<'_, A>) -> Result<(), Violation>;
+
+    /// Which rare things it saw.
+    fn marks(&self) -> Marks {
+        Marks::default()
+    }
 }
 
 /// A broken rule.

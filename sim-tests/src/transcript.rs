@@ -43,7 +43,7 @@ pub fn line<A: App>(seen: &Seen<'_, A>, view: &View<'_, A>) -> Option<String> {
         Seen::Exited { machine, exit } => format!("{machine} exits: {exit:?}"),
         Seen::Paused { machine, still: true } => format!("{machine} stands still"),
         Seen::Paused { machine, still: false } => format!("{machine} moves again"),
-        Seen::Stepped { .. } => return None,
+        Seen::TakenIn { .. } | Seen::Stepped { .. } => return None,
         Seen::WriteIssued { machine, write } => {
             let mut text = format!("{machine} writes w{}", write.id.0);
             if let Some(hard_state) = &write.hard_state {

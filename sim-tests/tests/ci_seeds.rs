@@ -8,7 +8,7 @@ use sim_tests::{generate, run};
 #[test]
 fn fixed_seeds_run_clean() {
     let most = std::env::var("SIM_SECONDS").ok().and_then(|it| it.parse().ok());
-    let most = Duration::from_secs(most.unwrap_or(20));
+    let most = Duration::from_secs(most.unwrap_or(8));
     #[expect(clippy::disallowed_methods, reason = "how many seeds fit, not what they do")]
     let began = Instant::now();
     for seed in 0..100 {

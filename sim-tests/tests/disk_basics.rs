@@ -38,6 +38,34 @@ fn bytes_come_back_from_where_they_were_put() {
 }
 
 #[test]
+fn zeroes_are_as_good_as_written_and_as_easily_lost() {
+    // Over bytes that are there, over a hole, beyond the end, and nothing at all.
+    for (at, bytes) in [(0, 600), (700, 9), (300, 9_000), (5_000, 3_000), (20_000, 0)] {
+        let sim = SimDisk::new(1);
+        let disk = sim.handle();
+        written(&*disk, "filled", &[7; 1_000]);
+        written(&*disk, "spelt", &[7; 1_000]);
+        disk.sync_dir("").unwrap();
+        disk.open("filled").unwrap().write_zeroes(at, bytes).unwrap();
+        disk.open("spelt").unwrap().write_at(at, &vec![0; bytes as usize]).unwrap();
+        assert!(sim.contents("filled") == sim.contents("spelt"), "{bytes} at {at}");
+        let Unsynced { sectors, lengths, .. } = sim.unsynced();
+        assert_eq!((sectors % 2, lengths % 2), (0, 0), "both files are at the same risk");
+        let durable = sim.durable_image();
+        assert!(durable.contents("filled") == Some(vec![7; 1_000]), "{bytes} at {at} unsynced");
+        disk.open("filled").unwrap().sync().unwrap();
+        assert!(sim.durable_image().contents("filled") == sim.contents("filled"));
+    }
+    // As many as a segment has, and only two sectors of them were anything else.
+    let sim = SimDisk::new(1);
+    let disk = sim.handle();
+    let mut file = disk.create("segment").unwrap();
+    file.write_at(0, &[1; 600]).unwrap();
+    file.write_zeroes(0, 3 << 20).unwrap();
+    assert_eq!((file.len().unwrap(), sim.unsynced().sectors), (3 << 20, 2));
+}
+
+#[test]
 fn names_are_sorted_and_errors_are_those_of_a_file_system() {
     let sim = SimDisk::new(1);
     let disk = sim.handle();

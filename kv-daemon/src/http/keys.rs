@@ -14,10 +14,11 @@ use warp::http::{HeaderMap, HeaderValue, StatusCode};
 use super::reply::{self, Problem, Response};
 use super::routes::{Asked, REVISION, Refused, bad_param, nothing_else};
 use super::{body, condition};
-use crate::daemon::Daemon;
+use crate::daemon::{Asker, Daemon};
 use crate::kv::request::{
     Answer, KEY_BYTES_MAX, LIST_ITEMS_MAX, ListQuery, ListShape, Listed, ReadLevel, Record, Request,
 };
+use crate::shard::scatter;
 use crate::units::parse_duration;
 
 /// Items of a page that does not say how many it wants.
@@ -36,9 +37,9 @@ pub async fn get(mut asked: Asked<'_>, key: Bytes) -> Result<Response, Refused> 
     let level = read_level(&mut asked)?;
     asked.params.finish().map_err(bad_param)?;
     let condition = condition::of_headers(asked.headers).map_err(bad_param)?;
-    let hops = hops(asked.headers)?;
+    let asker = asker(asked.headers)?;
     let request = Request::Get { key: key.clone(), level };
-    let answer = asked.daemon.ask(request, asked.deadline, hops).await?;
+    let answer = asked.daemon.ask(request, asked.deadline, asker).await?;
     let Answer::Got { record, revision } = answer else { return Err(astray()) };
 
     let current = record.as_ref().map(|record| record.mod_revision);
@@ -84,7 +85,7 @@ where
         created: bool,
     }
     let condition = write_condition(&mut asked)?;
-    let hops = hops(asked.headers)?;
+    let asker = asker(asked.headers)?;
     let (daemon, limits) = (asked.daemon, &asked.daemon.limits);
     let patience = limits.body_timeout;
     let body_begun = Instant::now();
@@ -94,7 +95,7 @@ where
     let deadline = asked.deadline + body_begun.elapsed();
 
     let request = Request::Put { key: key.clone(), value: body.bytes.clone(), condition };
-    match daemon.ask(request, deadline, hops).await? {
+    match daemon.ask(request, deadline, asker).await? {
         Answer::Put { revision, created, version } => {
             let mut response = if wants_minimal(asked.headers) {
                 let mut response = reply::empty(StatusCode::NO_CONTENT);
@@ -129,7 +130,7 @@ pub async fn delete(mut asked: Asked<'_>, key: Bytes) -> Result<Response, Refuse
     }
     let condition = write_condition(&mut asked)?;
     let request = Request::Delete { key, condition };
-    match asked.daemon.ask(request, asked.deadline, hops(asked.headers)?).await? {
+    match asked.daemon.ask(request, asked.deadline, asker(asked.headers)?).await? {
         Answer::Deleted { deleted, revision } => {
             let mut response = if wants_minimal(asked.headers) {
                 reply::empty(StatusCode::NO_CONTENT)
@@ -146,18 +147,25 @@ pub async fn delete(mut asked: Asked<'_>, key: Bytes) -> Result<Response, Refuse
     }
 }
 
-/// `GET /kv`: a page of the keys in order.
+/// `GET /kv`: a page of the keys in order: those of this cluster, or with `?scatter` those of all
+/// clusters of the array.
 ///
 /// # Errors
 /// What the service says.
 pub async fn list(mut asked: Asked<'_>) -> Result<Response, Refused> {
     let level = read_level(&mut asked)?;
     let query = list_query(&mut asked)?;
+    let everywhere = asked.params.take_flag("scatter").map_err(bad_param)?;
     nothing_else(&mut asked)?;
-    let shape = query.shape;
-    let request = Request::List { query, level };
-    let answer = asked.daemon.ask(request, asked.deadline, hops(asked.headers)?).await?;
-    let Answer::Listed(listed) = answer else { return Err(astray()) };
+    let (shape, asker) = (query.shape, asker(asked.headers)?);
+    let listed = if everywhere {
+        scatter::list(asked.daemon, query, level, asked.deadline, asker).await?
+    } else {
+        let request = Request::List { query, level };
+        let answer = asked.daemon.ask(request, asked.deadline, asker).await?;
+        let Answer::Listed(listed) = answer else { return Err(astray()) };
+        listed
+    };
     let page = Page { listed: &listed, shape };
     let mut response = reply::json(StatusCode::OK, &page, asked.pretty);
     seen(asked.daemon, response.headers_mut(), level, listed.revision);
@@ -241,11 +249,25 @@ fn write_condition(asked: &mut Asked<'_>) -> Result<crate::kv::request::Conditio
     condition::of_write(asked.headers, cas).map_err(bad_param)
 }
 
-/// How often other nodes or proxies have handed the request on.
-fn hops(headers: &HeaderMap) -> Result<u8, Refused> {
-    let Some(hops) = headers.get("kv-forwarded") else { return Ok(0) };
-    let hops = hops.to_str().ok().and_then(|hops| hops.parse::<u8>().ok());
-    hops.ok_or_else(|| bad_param("`KV-Forwarded` counts hops: a number".to_owned()))
+/// How often other nodes or proxies have handed the request on, and the map of a client that keeps
+/// one.
+///
+/// # Errors
+/// 400: what should be a number is none.
+pub fn asker(headers: &HeaderMap) -> Result<Asker, Refused> {
+    fn number<T: std::str::FromStr>(
+        headers: &HeaderMap,
+        name: &str,
+        what: &str,
+    ) -> Result<Option<T>, Refused> {
+        let Some(value) = headers.get(name) else { return Ok(None) };
+        let number = value.to_str().ok().and_then(|value| value.parse().ok());
+        number.map(Some).ok_or_else(|| bad_param(format!("{what}: a number")))
+    }
+    Ok(Asker {
+        hops: number(headers, "kv-forwarded", "`KV-Forwarded` counts hops")?.unwrap_or(0),
+        epoch: number(headers, "carp-epoch", "`Carp-Epoch` is the epoch of a map")?,
+    })
 }
 
 /// What an answer to a read says of its freshness.

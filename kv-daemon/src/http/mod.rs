@@ -4,6 +4,7 @@
 pub mod accept;
 pub mod bell;
 pub mod body;
+pub mod carp;
 pub mod condition;
 pub mod keys;
 pub mod operate;

@@ -14,7 +14,7 @@ use warp::http::StatusCode;
 use super::body;
 use super::reply::{self, Problem, Response};
 use super::routes::{Asked, Refused, bad_param, nothing_else};
-use crate::daemon::{Serving, leader_url};
+use crate::daemon::{Serving, leader_url, name_of};
 use crate::kv::request::{Failure, Reason};
 use crate::status;
 
@@ -186,7 +186,7 @@ where
     }
     let failure = match serving.handle.transfer(to).await {
         Ok(leader) => {
-            log::info!("leadership was handed to {leader} on request");
+            log::info!("leadership was handed to {} on request", name_of(&status, leader));
             return Ok(reply::empty(StatusCode::NO_CONTENT));
         }
         Err(failure) => failure,
@@ -287,6 +287,15 @@ pub fn metrics(mut asked: Asked<'_>) -> Result<Response, Refused> {
     Ok(reply::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text))
 }
 
+/// `GET /config`: the settings, and the array as this node knows it.
+///
+/// # Errors
+/// As [`root`].
+pub fn config(mut asked: Asked<'_>) -> Result<Response, Refused> {
+    nothing_else(&mut asked)?;
+    Ok(reply::json(StatusCode::OK, &status::config(asked.daemon), asked.pretty))
+}
+
 /// `GET /version`.
 ///
 /// # Errors
@@ -302,6 +311,10 @@ pub fn version(mut asked: Asked<'_>) -> Result<Response, Refused> {
     Ok(reply::json(StatusCode::OK, &version, asked.pretty))
 }
 
-fn serving<'a>(asked: &Asked<'a>) -> Result<&'a Serving, Refused> {
+/// The node, once it belongs to a cluster.
+///
+/// # Errors
+/// 503: it does not yet.
+pub fn serving<'a>(asked: &Asked<'a>) -> Result<&'a Serving, Refused> {
     asked.daemon.serving().ok_or_else(|| Failure { reason: Reason::Forming, outcome: None }.into())
 }

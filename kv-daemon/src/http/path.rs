@@ -29,6 +29,24 @@ pub enum Route {
     ClusterLeader,
     /// `/cluster/snapshot`
     ClusterSnapshot,
+    /// `/carp`
+    Carp,
+    /// `/carp.txt`
+    CarpText,
+    /// `/carp/route`
+    CarpRoute,
+    /// `/carp/slots/{n}`
+    CarpSlot,
+    /// `/carp/stats`
+    CarpStats,
+    /// `/carp/plan`
+    CarpPlan,
+    /// `/carp/check`
+    CarpCheck,
+    /// `/carp/ask`
+    CarpAsk,
+    /// `/config`
+    Config,
     /// `/metrics`
     Metrics,
     /// `/version`
@@ -39,7 +57,7 @@ pub enum Route {
 
 impl Route {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Route; 12] = [
+    pub const ALL: [Route; 21] = [
         Route::Root,
         Route::List,
         Route::Key,
@@ -49,15 +67,28 @@ impl Route {
         Route::ClusterStatus,
         Route::ClusterLeader,
         Route::ClusterSnapshot,
+        Route::Carp,
+        Route::CarpText,
+        Route::CarpRoute,
+        Route::CarpSlot,
+        Route::CarpStats,
+        Route::CarpPlan,
+        Route::CarpCheck,
+        Route::CarpAsk,
+        Route::Config,
         Route::Metrics,
         Route::Version,
         Route::Unknown,
     ];
 
-    /// The route of a path (without its query), and what follows `/kv/` as it stands there.
+    /// The route of a path (without its query), and what follows `/kv/` or `/carp/slots/` as it
+    /// stands there.
     pub fn of(path: &str) -> (Route, &str) {
         if let Some(key) = path.strip_prefix("/kv/") {
             return (Route::Key, key);
+        }
+        if let Some(slot) = path.strip_prefix("/carp/slots/") {
+            return (Route::CarpSlot, slot);
         }
         let route = match path {
             "/" | "" => Route::Root,
@@ -68,6 +99,14 @@ impl Route {
             "/cluster/status" => Route::ClusterStatus,
             "/cluster/leader" => Route::ClusterLeader,
             "/cluster/snapshot" => Route::ClusterSnapshot,
+            "/carp" => Route::Carp,
+            "/carp.txt" => Route::CarpText,
+            "/carp/route" => Route::CarpRoute,
+            "/carp/stats" => Route::CarpStats,
+            "/carp/plan" => Route::CarpPlan,
+            "/carp/check" => Route::CarpCheck,
+            "/carp/ask" => Route::CarpAsk,
+            "/config" => Route::Config,
             "/metrics" => Route::Metrics,
             "/version" => Route::Version,
             _ => Route::Unknown,
@@ -87,6 +126,15 @@ impl Route {
             Route::ClusterStatus => "/cluster/status",
             Route::ClusterLeader => "/cluster/leader",
             Route::ClusterSnapshot => "/cluster/snapshot",
+            Route::Carp => "/carp",
+            Route::CarpText => "/carp.txt",
+            Route::CarpRoute => "/carp/route",
+            Route::CarpSlot => "/carp/slots/{n}",
+            Route::CarpStats => "/carp/stats",
+            Route::CarpPlan => "/carp/plan",
+            Route::CarpCheck => "/carp/check",
+            Route::CarpAsk => "/carp/ask",
+            Route::Config => "/config",
             Route::Metrics => "/metrics",
             Route::Version => "/version",
             Route::Unknown => "other",
@@ -98,7 +146,10 @@ impl Route {
         match self {
             Route::Key => "GET, HEAD, PUT, DELETE, OPTIONS",
             Route::ClusterLeader => "GET, HEAD, POST, OPTIONS",
-            Route::ClusterSnapshot => "POST, OPTIONS",
+            Route::Carp => "GET, HEAD, PUT, OPTIONS",
+            Route::ClusterSnapshot | Route::CarpPlan | Route::CarpCheck | Route::CarpAsk => {
+                "POST, OPTIONS"
+            }
             _ => "GET, HEAD, OPTIONS",
         }
     }

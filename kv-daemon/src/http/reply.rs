@@ -1,10 +1,13 @@
 //! What a client is told: one table from outcome to status, and the two shapes of an answer, JSON
 //! and `problem+json` (RFC 9457). Nothing is decided here that changes a key.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use carp::MemberId;
 use serde::Serialize;
+use serde_json::{Value, json};
 use warp::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use warp::http::{HeaderValue, StatusCode};
 
@@ -36,6 +39,8 @@ pub struct Problem {
     pub current: Option<u64>,
     /// The store's revision the problem was seen at, where there is one.
     pub revision: Option<u64>,
+    /// What else stands in the body, for programs.
+    pub more: Option<Value>,
 }
 
 /// What of the node stands in each of its problems.
@@ -69,6 +74,7 @@ impl Problem {
             allow: None,
             current: None,
             revision: None,
+            more: None,
         })
     }
 
@@ -153,6 +159,8 @@ impl Problem {
             revision: u64,
             #[serde(skip_serializing_if = "Option::is_none")]
             retry_after_ms: Option<u128>,
+            #[serde(flatten)]
+            more: Option<&'a Value>,
         }
         let shape = Shape {
             r#type: format!("urn:kv:{}", self.kind),
@@ -169,6 +177,7 @@ impl Problem {
             term: teller.term,
             revision: self.revision.unwrap_or(teller.revision),
             retry_after_ms: self.retry_after.map(|after| after.as_millis()),
+            more: self.more.as_ref(),
         };
         let mut response = json(self.status, &shape, pretty);
         let headers = response.headers_mut();
@@ -189,6 +198,7 @@ impl From<Failure> for Box<Problem> {
     /// The one table from a failure to a status code.
     fn from(failure: Failure) -> Box<Problem> {
         const SOON: Duration = Duration::from_millis(500);
+        let mut more = None;
         let (status, kind, title, detail, retry) = match failure.reason {
             Reason::NoLeader => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -264,6 +274,56 @@ impl From<Failure> for Box<Problem> {
                 "Ask another node, or try again in a moment.".to_owned(),
                 Some(Duration::from_secs(1)),
             ),
+            Reason::Moved(moved) => {
+                let detail = format!("Slot {} is {}'s.", moved.slot, moved.owner);
+                more = Some(json!(moved));
+                let title = "the key is another cluster's";
+                (StatusCode::MISDIRECTED_REQUEST, "moved", title, detail, None)
+            }
+            Reason::KeysApart { owners } => {
+                let texts = |keys: &Vec<Bytes>| -> Vec<String> {
+                    keys.iter().map(|key| key.escape_ascii().to_string()).collect()
+                };
+                let owners: BTreeMap<&MemberId, Vec<String>> =
+                    owners.iter().map(|(owner, keys)| (owner, texts(keys))).collect();
+                more = Some(json!({ "owners": owners }));
+                (
+                    StatusCode::CONFLICT,
+                    "keys-apart",
+                    "the keys belong to several clusters",
+                    "Give keys that belong together one {tag}, or ask for each by itself."
+                        .to_owned(),
+                    None,
+                )
+            }
+            Reason::Coming => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "coming",
+                "the key is on its way to this cluster",
+                "Its former owner has not let go of it yet; see POST /carp/check.".to_owned(),
+                Some(SOON),
+            ),
+            Reason::Unreachable { cluster } => {
+                more = Some(json!({ "cluster": cluster }));
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "unreachable",
+                    "another cluster cannot be reached",
+                    format!("No node of {cluster} answers; see its GET /health."),
+                    Some(SOON),
+                )
+            }
+            Reason::MapBehind { epoch } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "map-behind",
+                "another cluster has a newer map",
+                format!("Epoch {epoch} is not in force here; see POST /carp/check."),
+                Some(SOON),
+            ),
+            Reason::MapRefused { why } => {
+                let title = "the map is not taken, the old one stays";
+                (StatusCode::CONFLICT, "map-refused", title, why, None)
+            }
             Reason::Invalid { why } => (
                 StatusCode::BAD_REQUEST,
                 "invalid",
@@ -275,6 +335,7 @@ impl From<Failure> for Box<Problem> {
         let mut problem = Problem::new(status, kind, title, detail);
         problem.outcome = failure.outcome;
         problem.retry_after = retry;
+        problem.more = more;
         problem
     }
 }

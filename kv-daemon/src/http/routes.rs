@@ -13,7 +13,7 @@ use warp::{Filter, Rejection};
 
 use super::path::{self, Params, Route};
 use super::reply::{self, Problem, Response};
-use super::{keys, operate};
+use super::{carp, keys, operate};
 use crate::daemon::Daemon;
 use crate::kv::request::{Failure, Outcome, Reason};
 use crate::units::parse_duration;
@@ -94,7 +94,8 @@ where
         Ok(response) => response,
         Err(mut problem) => {
             // Whatever refused a write before it was proposed: nothing was applied.
-            let writes = route == Route::Key && matches!(*method, Method::PUT | Method::DELETE);
+            let writes = matches!(route, Route::Key | Route::Carp)
+                && matches!(*method, Method::PUT | Method::DELETE);
             if writes {
                 problem.outcome.get_or_insert(Outcome::NotApplied);
             }
@@ -132,7 +133,7 @@ where
         return Err(Problem::no_route(path));
     }
     // Only here, by its head: a request that was let in before is carried to its end.
-    if matches!(route, Route::Key | Route::List) && daemon.is_stopping() {
+    if matches!(route, Route::Key | Route::List | Route::CarpAsk) && daemon.is_stopping() {
         return Err(Failure { reason: Reason::ShuttingDown, outcome: None }.into());
     }
     if *method == Method::OPTIONS {
@@ -161,6 +162,16 @@ where
         (Route::ClusterLeader, "POST") => operate::transfer(asked, body).await,
         (Route::ClusterLeader, _) => operate::leader(asked),
         (Route::ClusterSnapshot, _) => operate::snapshot(asked).await,
+        (Route::Carp, "PUT") => carp::change::put(asked, body).await,
+        (Route::Carp, _) => carp::show::map(asked).await,
+        (Route::CarpText, _) => carp::show::text(asked),
+        (Route::CarpRoute, _) => carp::show::route(asked),
+        (Route::CarpSlot, _) => carp::show::slot(asked, rest),
+        (Route::CarpStats, _) => carp::show::stats(asked).await,
+        (Route::CarpPlan, _) => carp::change::plan(asked, body).await,
+        (Route::CarpCheck, _) => carp::change::check(asked).await,
+        (Route::CarpAsk, _) => carp::ask::ask(asked, body).await,
+        (Route::Config, _) => operate::config(asked),
         (Route::Metrics, _) => operate::metrics(asked),
         (Route::Version, _) => operate::version(asked),
         (Route::Unknown, _) => unreachable!("answered above"),
@@ -195,6 +206,9 @@ fn finish(daemon: &Daemon, mut response: Response) -> Response {
     let headers = response.headers_mut();
     if !headers.contains_key(REVISION) {
         headers.insert(REVISION, HeaderValue::from(daemon.revision()));
+    }
+    if let Some(epoch) = daemon.serving().and_then(|serving| serving.store.map_epoch()) {
+        headers.insert("carp-epoch", HeaderValue::from(epoch));
     }
     headers.insert(SERVED_BY, daemon.served_by.clone());
     response

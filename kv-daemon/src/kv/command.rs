@@ -1,4 +1,4 @@
-//! What is written to the log: one transaction per entry.
+//! What is written to the log: one transaction per entry (and, rarely, what `sharding` says).
 //!
 //! A [`Command`] is a list of compares, the operations to carry out when all of them hold, and those
 //! to carry out otherwise. A put, a compare-and-swap and a delete are its small cases, so the store
@@ -14,7 +14,7 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version of this layout: 1 |
+//! | 1 | kind and version of this layout: 1 |
 //! | 1 | number of compares, 0 to 128 |
 //! | 1 | number of operations if all compares hold, 0 to 128 |
 //! | 1 | number of operations otherwise, 0 to 128 |
@@ -34,9 +34,12 @@
 //! | n | put only: value |
 
 use bytes::{BufMut, Bytes};
+use carp::array::Epoch;
+use carp::ownership::MapRefused;
 use raft_core::state_machine::Malformed;
 
 use super::request::{Condition, KEY_BYTES_MAX, Request, Tags, VALUE_BYTES_MAX};
+use super::sharding::Misplaced;
 use super::wire::Reader;
 
 /// The layout this program writes, and the only one it reads.
@@ -116,6 +119,22 @@ pub enum Reply {
     },
     /// The bytes are no command: nothing was changed.
     Malformed(Malformed),
+    /// Not all keys are this cluster's: nothing was changed.
+    Misplaced(Misplaced),
+    /// The map is in force.
+    MapSet {
+        /// Its epoch.
+        epoch: Epoch,
+        /// It was not before.
+        changed: bool,
+    },
+    /// The map is not taken: the old one stays.
+    MapRefused(Box<MapRefused>),
+    /// What other clusters have let go of was noted.
+    Adopted {
+        /// Slots are served now that were not.
+        changed: bool,
+    },
 }
 
 /// What one operation did.
@@ -136,7 +155,8 @@ pub enum Done {
 }
 
 impl Command {
-    /// The command that carries out a request; `None` for one that only reads.
+    /// The transaction that carries out a request; `None` for one that only reads or is about the
+    /// array.
     pub fn of(request: &Request) -> Option<Command> {
         let (operation, key, condition) = match request {
             Request::Put { key, value, condition } => {
@@ -145,7 +165,7 @@ impl Command {
             Request::Delete { key, condition } => {
                 (Operation::Delete { key: key.clone() }, key, condition)
             }
-            Request::Get { .. } | Request::List { .. } => return None,
+            Request::Get { .. } | Request::List { .. } | Request::SetMap { .. } => return None,
         };
         let compares = compares_of(key, condition);
         Some(Command { compares, then: vec![operation], otherwise: Vec::new() })
@@ -201,6 +221,14 @@ impl Command {
     fn encoded_bytes(&self) -> usize {
         4 + self.compares.iter().map(Compare::encoded_bytes).sum::<usize>()
             + self.operations().map(Operation::encoded_bytes).sum::<usize>()
+    }
+
+    /// Every key it looks at or changes.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &Bytes> + Clone {
+        let operations = self.then.iter().chain(&self.otherwise).map(|operation| match operation {
+            Operation::Put { key, .. } | Operation::Delete { key } => key,
+        });
+        self.compares.iter().map(|compare| &compare.key).chain(operations)
     }
 
     fn operations(&self) -> impl Iterator<Item = &Operation> {

@@ -16,22 +16,27 @@
 //! | 1, 2 put | condition, key (bytes), value |
 //! | 1, 3 delete | condition, key |
 //! | 1, 4 list | level, prefix, start, after (maybe), limit (4), shape (1) |
+//! | 1, 5 set map | cluster, map |
 //! | 1, 16 got | revision, 0; or revision, 1, three revisions of the record, value |
 //! | 1, 17 put | revision, created (1), version |
 //! | 1, 18 deleted | deleted, revision |
 //! | 1, 19 condition failed | current (maybe), revision |
 //! | 1, 20 listed | revision, count, next (maybe), number of items (4), items |
+//! | 1, 21 map set | epoch, changed (1) |
 //! | 1, 32 failure | outcome (1: 0 none, 1 not applied, 2 unknown), reason (1), its fields |
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
+use carp::{MemberId, Moved};
 use raft_core::state_machine::Malformed;
 
 use super::request::{
     Answer, Condition, Failure, LIST_ITEMS_MAX, ListQuery, ListShape, Listed, Outcome, ReadLevel,
     Reason, Record, Request, Tags,
 };
+use super::sharding::{put_name, take_name};
 use super::wire::Reader;
 
 /// The layout this program speaks, and the only one.
@@ -97,6 +102,11 @@ pub fn encode_request(request: &Request) -> Parts {
                 ListShape::Count => 2,
             });
         }
+        Request::SetMap { cluster, text } => {
+            out.tag(5);
+            put_name(&mut out.0, cluster);
+            raw = text.clone();
+        }
     }
     out.parts(raw)
 }
@@ -130,7 +140,8 @@ pub fn decode_request(bytes: &Bytes) -> Result<Request, Malformed> {
                 },
             },
         },
-        tag => return Err(reader.fault(format_args!("request {tag}, 1 to 4 are known"))),
+        5 => Request::SetMap { cluster: take_name(&mut reader)?, text: reader.rest() },
+        tag => return Err(reader.fault(format_args!("request {tag}, 1 to 5 are known"))),
     };
     if let Some(fault) = request.fault() {
         return Err(reader.fault(fault));
@@ -170,6 +181,11 @@ pub fn encode_result(result: &Result<Answer, Failure>) -> Parts {
             out.tag(20);
             out.listed(listed);
         }
+        Ok(Answer::MapSet { epoch, changed }) => {
+            out.tag(21);
+            out.0.put_u64_le(*epoch);
+            out.0.put_u8(u8::from(*changed));
+        }
         Err(failure) => {
             out.tag(32);
             out.failure(failure);
@@ -202,6 +218,10 @@ pub fn decode_result(bytes: &Bytes) -> Result<Result<Answer, Failure>, Malformed
             revision: reader.u64("revision")?,
         }),
         20 => Ok(Answer::Listed(take_listed(&mut reader)?)),
+        21 => Ok(Answer::MapSet {
+            epoch: reader.u64("epoch")?,
+            changed: take_bool(&mut reader, "changed")?,
+        }),
         32 => Err(take_failure(&mut reader)?),
         tag => return Err(reader.fault(format_args!("result {tag}"))),
     };
@@ -311,6 +331,32 @@ impl Writer {
             Reason::Restoring => self.0.put_u8(11),
             Reason::Invalid { why } => {
                 self.0.put_u8(12);
+                self.bytes(why.as_bytes());
+            }
+            Reason::Moved(moved) => {
+                self.0.put_u8(13);
+                self.bytes(moved.to_json().as_bytes());
+            }
+            Reason::KeysApart { owners } => {
+                self.0.put_u8(14);
+                self.count(owners.len());
+                for (owner, keys) in owners {
+                    put_name(&mut self.0, owner);
+                    self.count(keys.len());
+                    keys.iter().for_each(|key| self.bytes(key));
+                }
+            }
+            Reason::Coming => self.0.put_u8(15),
+            Reason::Unreachable { cluster } => {
+                self.0.put_u8(16);
+                put_name(&mut self.0, cluster);
+            }
+            Reason::MapBehind { epoch } => {
+                self.0.put_u8(18);
+                self.0.put_u64_le(*epoch);
+            }
+            Reason::MapRefused { why } => {
+                self.0.put_u8(17);
                 self.bytes(why.as_bytes());
             }
         }
@@ -430,7 +476,32 @@ fn take_failure(reader: &mut Reader<'_>) -> Result<Failure, Malformed> {
         12 => Reason::Invalid {
             why: String::from_utf8_lossy(&take_bytes(reader, "why")?).into_owned(),
         },
+        13 => match Moved::from_json(&take_bytes(reader, "moved")?) {
+            Some(moved) => Reason::Moved(Box::new(moved)),
+            None => return Err(reader.fault("a redirect that is none")),
+        },
+        14 => Reason::KeysApart { owners: take_owners(reader)? },
+        15 => Reason::Coming,
+        16 => Reason::Unreachable { cluster: take_name(reader)? },
+        17 => Reason::MapRefused {
+            why: String::from_utf8_lossy(&take_bytes(reader, "why")?).into_owned(),
+        },
+        18 => Reason::MapBehind { epoch: reader.u64("epoch")? },
         reason => return Err(reader.fault(format_args!("reason {reason}"))),
     };
     Ok(Failure { reason, outcome })
+}
+
+fn take_owners(reader: &mut Reader<'_>) -> Result<BTreeMap<MemberId, Vec<Bytes>>, Malformed> {
+    let clusters = reader.u32("number of clusters")? as usize;
+    reader.room_for(clusters, 6, "clusters")?;
+    let mut owners = BTreeMap::new();
+    for _ in 0..clusters {
+        let owner = take_name(reader)?;
+        let keys = reader.u32("number of keys")? as usize;
+        reader.room_for(keys, 4, "keys")?;
+        let keys = (0..keys).map(|_| take_bytes(reader, "key")).collect::<Result<_, _>>()?;
+        owners.insert(owner, keys);
+    }
+    Ok(owners)
 }

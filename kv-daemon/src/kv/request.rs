@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
+use carp::json::JSON_BYTES_MAX;
+use carp::{MemberId, Moved};
 use serde::{Deserialize, Serialize};
 
 /// The longest key, in bytes. The shortest is 1.
@@ -49,6 +53,13 @@ pub enum Request {
         query: ListQuery,
         /// How fresh the answer has to be.
         level: ReadLevel,
+    },
+    /// Go by this map of the array.
+    SetMap {
+        /// The name of this cluster.
+        cluster: MemberId,
+        /// A whole `carp::Array` as JSON, at most [`JSON_BYTES_MAX`] bytes.
+        text: Bytes,
     },
 }
 
@@ -158,6 +169,13 @@ pub enum Answer {
     },
     /// To [`Request::List`].
     Listed(Listed),
+    /// To [`Request::SetMap`].
+    MapSet {
+        /// The epoch of the map in force.
+        epoch: u64,
+        /// It was not in force before.
+        changed: bool,
+    },
 }
 
 /// A page of a list.
@@ -174,7 +192,7 @@ pub struct Listed {
 }
 
 /// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// What went wrong.
     pub reason: Reason,
@@ -192,7 +210,7 @@ pub enum Outcome {
 }
 
 /// What went wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// No leader could be found in time.
     NoLeader,
@@ -227,12 +245,46 @@ pub enum Reason {
         /// Which rule, in words.
         why: String,
     },
+    /// The key is another cluster's, and the client keeps a map itself.
+    Moved(Box<Moved>),
+    /// The keys of the request belong to several clusters: each with its keys.
+    KeysApart {
+        /// By the name of the cluster.
+        owners: BTreeMap<MemberId, Vec<Bytes>>,
+    },
+    /// This cluster will serve the key; it is not known yet that its former owner has let go.
+    Coming,
+    /// No node of the cluster that owns the key could be reached.
+    Unreachable {
+        /// That cluster.
+        cluster: MemberId,
+    },
+    /// Another cluster goes by a newer map than this one, which has to be known first.
+    MapBehind {
+        /// The epoch of the newer one.
+        epoch: u64,
+    },
+    /// The map was not taken: the old one stays.
+    MapRefused {
+        /// Why, in words.
+        why: String,
+    },
 }
 
 impl Request {
     /// Whether it asks for a change.
     pub fn is_write(&self) -> bool {
-        matches!(self, Request::Put { .. } | Request::Delete { .. })
+        !matches!(self, Request::Get { .. } | Request::List { .. })
+    }
+
+    /// The key it is about, if it is about one.
+    pub fn key(&self) -> Option<&Bytes> {
+        match self {
+            Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key, .. } => {
+                Some(key)
+            }
+            Request::List { .. } | Request::SetMap { .. } => None,
+        }
     }
 
     /// The first rule of the store the request breaks, in words; `None` when it is sound. The size
@@ -245,6 +297,9 @@ impl Request {
             Request::List { query, .. } => {
                 return (query.limit == 0 || LIST_ITEMS_MAX < query.limit)
                     .then_some("a list's limit is 1 to 10000");
+            }
+            Request::SetMap { text, .. } => {
+                return (JSON_BYTES_MAX < text.len()).then_some("a map is at most 4 MiB long");
             }
         };
         if key.is_empty() {

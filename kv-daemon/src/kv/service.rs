@@ -9,14 +9,17 @@
 //! - `not_applied` is said only when nothing left this node, or when the leader said so.
 //! - A read changes nothing: it may be tried again at will until its deadline and never carries an
 //!   outcome. A linearizable one reads the local store after a barrier, on any node; reads are not
-//!   forwarded.
+//!   forwarded to the leader.
+//! - In an array of clusters a request for a key of another cluster is handed on to it, or its client
+//!   is told, if it keeps a map itself. The map here is only a hint: the store has the last word.
 //! - Waiting for a leader is bounded by [`LEADER_WAIT_MAX`] and the deadline, forwarding by
 //!   [`HOPS_MAX`].
 //!
 //! ```text
 //!            .------------ refused, not applied: wait for a leader, begin again <-----------.
 //!            v                                                                              |
-//! Begin -> here or there? --write, we lead----> Propose --applied-----> Answer              |
+//! Begin -> here or there? --another cluster---> ForwardTo --its answer-> Answer             |
+//!            |              --write, we lead----> Propose --applied-----> Answer              |
 //!            |              --write, another--> Forward --its answer--> Answer              |
 //!            |              --linearizable----> Barrier --passed------> Read                |
 //!            |              --stale----------------------------------> Read                |
@@ -26,12 +29,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use carp::{MemberId, Ownership};
 use raft_core::consensus::event::{Refusal, RoleName, Status};
 use raft_core::proposals::{self, ReadRefused, UnknownCause};
 use raft_core::types::{Index, NodeId, Time};
 
 use super::command::{Command, Done, Reply};
 use super::request::{Answer, Failure, Outcome, ReadLevel, Reason, Request, VALUE_BYTES_MAX};
+use super::route::{Whither, whither};
+use super::sharding::{Misplaced, ShardCommand};
 use super::shared::SharedStore;
 
 /// How often a request may be handed on between nodes. Smaller: changes of leader cost answers.
@@ -55,6 +61,10 @@ pub struct Call {
     deadline: Time,
     hops: u8,
     limits: Limits,
+    /// The epoch of the client's own map, if it keeps one.
+    client_epoch: Option<u64>,
+    /// The cluster it was handed on to last.
+    sent_to: Option<MemberId>,
     stage: Stage,
     /// When waiting for a leader ends; set when it begins.
     wait_until: Option<Time>,
@@ -75,7 +85,7 @@ impl Default for Limits {
 
 /// What a call has to know about its node at each step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct View<'a> {
     /// This node.
     pub me: NodeId,
     /// Who leads, as far as this node knows; itself when it leads.
@@ -84,14 +94,16 @@ pub struct View {
     pub contact: Option<Time>,
     /// What the node can do.
     pub phase: Phase,
+    /// What the cluster serves, as far as this node has applied it; `None`: everything.
+    pub owns: Option<&'a Ownership>,
 }
 
-impl View {
-    /// What the core says of itself, and what its node can do.
-    pub fn of(status: &Status, phase: Phase) -> View {
+impl View<'_> {
+    /// What the core says of itself, and what its node can do, in a cluster that serves everything.
+    pub fn of(status: &Status, phase: Phase) -> View<'static> {
         let leads = status.role == RoleName::Leader;
         let leader = if leads { Some(status.id) } else { status.leader };
-        View { me: status.id, leader, contact: status.contact, phase }
+        View { me: status.id, leader, contact: status.contact, phase, owns: None }
     }
 }
 
@@ -116,13 +128,25 @@ pub enum Step {
     /// Make sure that this node's store is fresh (`read_barrier`); come back with
     /// [`Input::Barrier`].
     Barrier,
-    /// Read the store: [`Call::read`] has the answer. The call is over.
+    /// Read the store: [`Call::read`] has the answer, and the call is over; or come back with
+    /// [`Input::Misplaced`].
     Read,
     /// Send [`Call::request`] to the leader with the call's deadline and this count of hops; come
     /// back with [`Input::Forwarded`].
     Forward {
         /// Who leads.
         to: NodeId,
+        /// What the receiver shall be told: how often it was handed on, this time included.
+        hops: u8,
+    },
+    /// Send [`Call::request`] to a node of another cluster with the call's deadline and this count of
+    /// hops: to any of these URLs, to the next only if nothing was sent to the one before. Come back
+    /// with [`Input::Forwarded`].
+    ForwardTo {
+        /// Whose key it is.
+        cluster: MemberId,
+        /// Where it answers; maybe nowhere.
+        urls: Vec<String>,
         /// What the receiver shall be told: how often it was handed on, this time included.
         hops: u8,
     },
@@ -145,7 +169,9 @@ pub enum Input {
     Proposed(proposals::Outcome<Reply>),
     /// Of [`Step::Barrier`]: what the store holds at least, or why there is none.
     Barrier(Result<Index, ReadRefused>),
-    /// Of [`Step::Forward`].
+    /// Of [`Step::Read`]: the key is not this cluster's.
+    Misplaced,
+    /// Of [`Step::Forward`] and [`Step::ForwardTo`].
     Forwarded(Forwarded),
     /// Of [`Step::WaitForLeader`].
     Waited,
@@ -154,7 +180,7 @@ pub enum Input {
     DeadlinePassed,
 }
 
-/// What became of a request sent to the leader.
+/// What became of a request sent to another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Forwarded {
     /// It was answered.
@@ -171,6 +197,7 @@ enum Stage {
     New,
     Proposing,
     AtBarrier,
+    Reading,
     Forwarding,
     Waiting,
     Over,
@@ -181,7 +208,22 @@ impl Call {
     /// that comes from a client.
     pub fn new(request: Request, deadline: Time, hops: u8, limits: Limits) -> Call {
         let (command, stage) = (None, Stage::New);
-        Call { request, command, deadline, hops, limits, stage, wait_until: None }
+        Call {
+            request,
+            command,
+            deadline,
+            hops,
+            limits,
+            client_epoch: None,
+            sent_to: None,
+            stage,
+            wait_until: None,
+        }
+    }
+
+    /// The same for a client that keeps a map of this epoch: it is told whose key it asked for.
+    pub fn with_client_epoch(self, client_epoch: Option<u64>) -> Call {
+        Call { client_epoch, ..self }
     }
 
     /// The same with the command at hand that carries out the request, as
@@ -202,7 +244,7 @@ impl Call {
 
     /// The next step, given what came of the last one. `view` is the node's, now. The input has to
     /// be one that the last step asks for; a call that is over takes none.
-    pub fn step(&mut self, now: Time, view: &View, input: Input) -> Step {
+    pub fn step(&mut self, now: Time, view: &View<'_>, input: Input) -> Step {
         match (self.stage, input) {
             (Stage::New, Input::Begin) => match self.objection() {
                 Some(reason) => self.fail(reason, Outcome::NotApplied),
@@ -210,13 +252,14 @@ impl Call {
             },
             (Stage::Proposing, Input::Proposed(proposed)) => self.proposed(now, view, proposed),
             (Stage::AtBarrier, Input::Barrier(result)) => self.at_barrier(now, view, result),
+            (Stage::Reading, Input::Misplaced) => self.attempt(now, view),
             (Stage::Forwarding, Input::Forwarded(result)) => self.forwarded(now, view, result),
             (Stage::Waiting, Input::Waited | Input::DeadlinePassed) => self.waited(now, view),
             // What is under way may still be applied.
             (Stage::Proposing | Stage::Forwarding, Input::DeadlinePassed) => {
                 self.fail(Reason::Deadline, Outcome::Unknown)
             }
-            (Stage::New | Stage::AtBarrier, Input::DeadlinePassed) => {
+            (Stage::New | Stage::AtBarrier | Stage::Reading, Input::DeadlinePassed) => {
                 self.fail(Reason::Deadline, Outcome::NotApplied)
             }
             (stage, input) => panic!("{input:?} is no answer to what is under way: {stage:?}"),
@@ -224,14 +267,17 @@ impl Call {
     }
 
     /// The answer to a read, from the store of this node, after [`Step::Read`].
-    pub fn read(&self, store: &SharedStore) -> Answer {
+    ///
+    /// # Errors
+    /// The key is not this cluster's, in the very view that was looked into.
+    pub fn read(&self, store: &SharedStore) -> Result<Answer, Misplaced> {
         match &self.request {
             Request::Get { key, .. } => {
-                let (record, revision) = store.get(key);
-                Answer::Got { record, revision }
+                let (record, revision) = store.get(key)?;
+                Ok(Answer::Got { record, revision })
             }
-            Request::List { query, .. } => Answer::Listed(store.list(query)),
-            Request::Put { .. } | Request::Delete { .. } => {
+            Request::List { query, .. } => Ok(Answer::Listed(store.list(query))),
+            Request::Put { .. } | Request::Delete { .. } | Request::SetMap { .. } => {
                 unreachable!("a write is never answered from the store")
             }
         }
@@ -252,7 +298,7 @@ impl Call {
     }
 
     /// Begins, or begins again: nothing is under way and nothing of this call was applied.
-    fn attempt(&mut self, now: Time, view: &View) -> Step {
+    fn attempt(&mut self, now: Time, view: &View<'_>) -> Step {
         if self.deadline <= now {
             return self.fail(Reason::Deadline, Outcome::NotApplied);
         }
@@ -260,6 +306,16 @@ impl Call {
             Phase::Forming => return self.fail(Reason::Forming, Outcome::NotApplied),
             Phase::Stopping => return self.fail(Reason::ShuttingDown, Outcome::NotApplied),
             Phase::Restoring | Phase::Serving => {}
+        }
+        // Who hands a request on has no map of its own to correct.
+        let client_epoch = self.client_epoch.filter(|_| self.hops == 0);
+        match view.owns.map(|own| whither(own, &self.request, client_epoch)) {
+            None | Some(Whither::Here) => {}
+            Some(Whither::Tell(moved)) => {
+                return self.fail(Reason::Moved(moved), Outcome::NotApplied);
+            }
+            Some(Whither::Send { to, urls }) => return self.forward_to(to, urls),
+            Some(Whither::NotYet) => return self.pause(now, Reason::Coming),
         }
         if let Request::Get { level: ReadLevel::Stale { max_stale }, .. }
         | Request::List { level: ReadLevel::Stale { max_stale }, .. } = self.request
@@ -281,11 +337,17 @@ impl Call {
     }
 
     fn command(&self) -> Bytes {
-        let encode = || Command::of(&self.request).expect("only writes are proposed").encode();
+        let encode = || match &self.request {
+            Request::SetMap { cluster, text } => {
+                let (cluster, text) = (cluster.clone(), text.clone());
+                ShardCommand::SetMap { cluster, text }.encode()
+            }
+            request => Command::of(request).expect("only writes are proposed").encode(),
+        };
         self.command.clone().unwrap_or_else(encode)
     }
 
-    fn read_stale(&mut self, now: Time, view: &View, max_stale: Option<Duration>) -> Step {
+    fn read_stale(&mut self, now: Time, view: &View<'_>, max_stale: Option<Duration>) -> Step {
         if view.phase == Phase::Restoring {
             return self.fail(Reason::Restoring, Outcome::NotApplied);
         }
@@ -294,20 +356,34 @@ impl Call {
         if !is_fresh {
             return self.fail(Reason::TooStale { last_contact }, Outcome::NotApplied);
         }
-        self.stage = Stage::Over;
+        self.stage = Stage::Reading;
         Step::Read
+    }
+
+    fn forward_to(&mut self, cluster: MemberId, urls: Vec<String>) -> Step {
+        if HOPS_MAX <= self.hops {
+            return self.fail(Reason::TooManyHops, Outcome::NotApplied);
+        }
+        self.sent_to = Some(cluster.clone());
+        self.stage = Stage::Forwarding;
+        Step::ForwardTo { cluster, urls, hops: self.hops + 1 }
     }
 
     fn forward(&mut self, to: NodeId) -> Step {
         if HOPS_MAX <= self.hops {
             return self.fail(Reason::TooManyHops, Outcome::NotApplied);
         }
+        self.sent_to = None;
         self.stage = Stage::Forwarding;
         Step::Forward { to, hops: self.hops + 1 }
     }
 
-    fn proposed(&mut self, now: Time, view: &View, outcome: proposals::Outcome<Reply>) -> Step {
+    fn proposed(&mut self, now: Time, view: &View<'_>, outcome: proposals::Outcome<Reply>) -> Step {
         match outcome {
+            // The map here is now as new as the one that said so.
+            proposals::Outcome::Applied {
+                reply: Reply::Misplaced(Misplaced::Elsewhere), ..
+            } => self.attempt(now, view),
             proposals::Outcome::Applied { reply, .. } => self.applied(reply),
             proposals::Outcome::Refused(refusal) => self.refused(now, view, refusal),
             proposals::Outcome::NotApplied if self.deadline <= now => {
@@ -330,7 +406,7 @@ impl Call {
     }
 
     /// The command never got into the log.
-    fn refused(&mut self, now: Time, view: &View, refusal: Refusal) -> Step {
+    fn refused(&mut self, now: Time, view: &View<'_>, refusal: Refusal) -> Step {
         let reason = match refusal {
             Refusal::NotLeader { leader: Some(leader) } if leader != view.me => {
                 return self.forward(leader);
@@ -347,10 +423,15 @@ impl Call {
         self.fail(reason, Outcome::NotApplied)
     }
 
-    fn at_barrier(&mut self, now: Time, view: &View, result: Result<Index, ReadRefused>) -> Step {
+    fn at_barrier(
+        &mut self,
+        now: Time,
+        view: &View<'_>,
+        result: Result<Index, ReadRefused>,
+    ) -> Step {
         let reason = match result {
             Ok(_) => {
-                self.stage = Stage::Over;
+                self.stage = Stage::Reading;
                 return Step::Read;
             }
             Err(ReadRefused::NotLeader { .. } | ReadRefused::Transferring { .. }) => {
@@ -363,23 +444,36 @@ impl Call {
         self.fail(reason, Outcome::NotApplied)
     }
 
-    fn forwarded(&mut self, now: Time, view: &View, result: Forwarded) -> Step {
+    fn forwarded(&mut self, now: Time, view: &View<'_>, result: Forwarded) -> Step {
         match result {
-            Forwarded::NothingSent => self.wait(now, view),
-            Forwarded::Broken => self.fail(Reason::LeaderLost, Outcome::Unknown),
+            Forwarded::Broken if self.request.is_write() => {
+                self.fail(Reason::LeaderLost, Outcome::Unknown)
+            }
+            // A read may be asked for again.
+            Forwarded::NothingSent | Forwarded::Broken => match self.sent_to.clone() {
+                Some(cluster) => self.pause(now, Reason::Unreachable { cluster }),
+                None => self.wait(now, view),
+            },
             Forwarded::Done(Ok(answer)) if answers(&self.request, &answer) => self.over(Ok(answer)),
             // The other node did something that we cannot read.
             Forwarded::Done(Ok(_)) => self.fail(
-                Reason::Invalid { why: "the leader gave the answer to another question".into() },
+                Reason::Invalid { why: "the other node answered another question".into() },
                 Outcome::Unknown,
             ),
             Forwarded::Done(Err(failure)) => {
                 // A write whose failure says nothing of its fate: nobody can tell.
-                let outcome = failure.outcome.unwrap_or(Outcome::Unknown);
+                let unsaid = match self.request.is_write() {
+                    true => Outcome::Unknown,
+                    false => Outcome::NotApplied,
+                };
+                let outcome = failure.outcome.unwrap_or(unsaid);
                 // Only the first node tries again, or the tries of each would multiply.
                 let again = outcome == Outcome::NotApplied && self.hops == 0;
                 if again && is_elsewhere(&failure.reason) {
-                    return self.wait(now, view);
+                    return match self.sent_to {
+                        Some(_) => self.pause(now, failure.reason),
+                        None => self.wait(now, view),
+                    };
                 }
                 self.fail(failure.reason, outcome)
             }
@@ -387,7 +481,7 @@ impl Call {
     }
 
     /// Nothing is under way, and whoever was believed to lead does not (now).
-    fn wait(&mut self, now: Time, view: &View) -> Step {
+    fn wait(&mut self, now: Time, view: &View<'_>) -> Step {
         let wait_until = self.deadline.min(now + LEADER_WAIT_MAX);
         let wait_until = *self.wait_until.get_or_insert(wait_until);
         if wait_until <= now {
@@ -402,7 +496,19 @@ impl Call {
         Step::WaitForLeader { until }
     }
 
-    fn waited(&mut self, now: Time, view: &View) -> Step {
+    /// Nothing is under way, and what another cluster has to do is not done yet: has another look
+    /// soon, as long as one waits for a leader, and then fails for this reason.
+    fn pause(&mut self, now: Time, reason: Reason) -> Step {
+        let wait_until = self.deadline.min(now + LEADER_WAIT_MAX);
+        let wait_until = *self.wait_until.get_or_insert(wait_until);
+        if wait_until <= now {
+            return self.fail(reason, Outcome::NotApplied);
+        }
+        self.stage = Stage::Waiting;
+        Step::WaitForLeader { until: wait_until.min(now + RETRY_PAUSE) }
+    }
+
+    fn waited(&mut self, now: Time, view: &View<'_>) -> Step {
         let is_spent = self.wait_until.is_some_and(|until| until <= now);
         if is_spent && (view.leader.is_none() || self.deadline <= now) {
             return self.fail(Reason::NoLeader, Outcome::NotApplied);
@@ -418,6 +524,16 @@ impl Call {
             (_, Reply::Malformed(why)) => {
                 self.fail(Reason::Invalid { why: why.0 }, Outcome::NotApplied)
             }
+            (_, Reply::Misplaced(Misplaced::Apart(owners))) => {
+                self.fail(Reason::KeysApart { owners }, Outcome::NotApplied)
+            }
+            (_, Reply::MapSet { epoch, changed }) => {
+                self.over(Ok(Answer::MapSet { epoch: epoch.0, changed }))
+            }
+            (_, Reply::MapRefused(why)) => {
+                let why = why.to_string();
+                self.fail(Reason::MapRefused { why }, Outcome::NotApplied)
+            }
             (Request::Put { .. }, Reply::Succeeded { revision, done }) => match done[..] {
                 [Done::Put { created, version }] => {
                     self.over(Ok(Answer::Put { revision, created, version }))
@@ -428,7 +544,7 @@ impl Call {
                 [Done::Deleted { deleted }] => self.over(Ok(Answer::Deleted { deleted, revision })),
                 _ => panic!("a delete came to {done:?}"),
             },
-            (Request::Get { .. } | Request::List { .. }, _) => panic!("a read was proposed"),
+            (request, reply) => panic!("{request:?} came to {reply:?}"),
         }
     }
 
@@ -459,14 +575,16 @@ fn answers(request: &Request, answer: &Answer) -> bool {
         | (Request::Put { .. }, Answer::Put { .. })
         | (Request::Delete { .. }, Answer::Deleted { .. })
         | (Request::Put { .. } | Request::Delete { .. }, Answer::ConditionFailed { .. })
-        | (Request::List { .. }, Answer::Listed(_)) => true,
+        | (Request::List { .. }, Answer::Listed(_))
+        | (Request::SetMap { .. }, Answer::MapSet { .. }) => true,
         (
             _,
             Answer::Got { .. }
             | Answer::Put { .. }
             | Answer::Deleted { .. }
             | Answer::ConditionFailed { .. }
-            | Answer::Listed(_),
+            | Answer::Listed(_)
+            | Answer::MapSet { .. },
         ) => false,
     }
 }

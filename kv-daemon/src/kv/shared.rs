@@ -6,11 +6,13 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
+use carp::Ownership;
 use raft_core::state_machine::{Malformed, Restore, SnapshotSource, StateMachine};
 use raft_core::types::LogPosition;
 
 use super::command::Reply;
 use super::request::{ListQuery, Listed, Record};
+use super::sharding::Misplaced;
 use super::snapshot::{Restoring, Source};
 use super::store::Store;
 
@@ -30,9 +32,22 @@ impl SharedStore {
     }
 
     /// The record of a key and the store's revision it was seen at.
-    pub fn get(&self, key: &[u8]) -> (Option<Record>, u64) {
+    ///
+    /// # Errors
+    /// The key is not this cluster's.
+    pub fn get(&self, key: &[u8]) -> Result<(Option<Record>, u64), Misplaced> {
         let store = self.read();
-        (store.get(key), store.revision())
+        Ok((store.get(key)?, store.revision()))
+    }
+
+    /// What this cluster serves; `None`: everything, for it is in no array.
+    pub fn ownership(&self) -> Option<Arc<Ownership>> {
+        self.read().ownership().cloned()
+    }
+
+    /// The epoch of the map in force, if there is one.
+    pub fn map_epoch(&self) -> Option<u64> {
+        self.read().ownership().map(|own| own.array().epoch().0)
     }
 
     /// One page of the keys; see [`Store::list`].
@@ -121,6 +136,6 @@ mod tests {
             panic!("a bug in apply");
         }));
         assert!(panicked.is_err() && store.store.is_poisoned());
-        assert_eq!((store.get(b"k"), store.revision()), ((None, 0), 0));
+        assert_eq!((store.get(b"k"), store.revision()), (Ok((None, 0)), 0));
     }
 }

@@ -8,9 +8,10 @@
 //!
 //! | bytes | field |
 //! |---|---|
-//! | 1 | version of this layout: 1 |
+//! | 1 | version of this layout: 2 |
 //! | 8 | revision |
 //! | 8 | number of records |
+//! | 4, n | length of what this cluster owns (0: it is in no array), `carp::Ownership` as JSON |
 //! | | the records, by key, strictly rising |
 //!
 //! | record | field |
@@ -23,8 +24,11 @@
 use std::hash::Hasher;
 use std::mem;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
+use carp::Ownership;
+use carp::ownership::OWNERSHIP_BYTES_MAX;
 use raft_core::state_machine::{Malformed, PIECE_BYTES_MAX, SnapshotSource};
 use twox_hash::XxHash64;
 
@@ -32,8 +36,8 @@ use super::record::{Key, Stored};
 use super::request::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use super::store::Store;
 
-const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 17;
+const VERSION: u8 = 2;
+const HEADER_BYTES: usize = 21;
 const RECORD_HEAD_BYTES: usize = 30;
 
 /// Gives out a frozen view of a store in pieces.
@@ -45,6 +49,8 @@ pub(super) struct Source {
 /// How far a source is.
 enum Place {
     Start,
+    /// Nothing but the header is given out, except this much of what is owned.
+    Owned(Bytes),
     /// The records up to this key are given out, except this much of its value.
     After(Key, Bytes),
     End,
@@ -69,7 +75,21 @@ impl SnapshotSource for Source {
         let mut piece = Vec::with_capacity(self.piece_bytes());
         let mut last = match mem::replace(&mut self.at, Place::End) {
             Place::Start => {
-                put_header(&mut piece, &self.view);
+                let mut owned = owned(&self.view);
+                put_header(&mut piece, &self.view, owned.len());
+                put_some(&mut piece, &mut owned);
+                if !owned.is_empty() {
+                    self.at = Place::Owned(owned);
+                    return Some(Bytes::from(piece));
+                }
+                None
+            }
+            Place::Owned(mut rest) => {
+                put_some(&mut piece, &mut rest);
+                if !rest.is_empty() {
+                    self.at = Place::Owned(rest);
+                    return Some(Bytes::from(piece));
+                }
                 None
             }
             Place::After(key, mut rest) => {
@@ -90,30 +110,38 @@ impl SnapshotSource for Source {
         for (key, stored) in self.view.map.range::<_, [u8]>((from, Bound::Unbounded)) {
             let head_bytes = RECORD_HEAD_BYTES + key.as_bytes().len();
             if PIECE_BYTES_MAX < piece.len() + head_bytes {
-                let before = last.clone().expect("a piece has room for the header and one head");
-                cut = Some((before, Bytes::new()));
+                cut = Some(match &last {
+                    Some(before) => Place::After(before.clone(), Bytes::new()),
+                    None => Place::Owned(Bytes::new()),
+                });
                 break;
             }
             put_record_head(&mut piece, key, stored);
             let mut value = stored.value.clone();
             put_some(&mut piece, &mut value);
             if !value.is_empty() {
-                cut = Some((key.clone(), value));
+                cut = Some(Place::After(key.clone(), value));
                 break;
             }
             last = Some(key.clone());
         }
-        if let Some((key, rest)) = cut {
-            self.at = Place::After(key, rest);
+        if let Some(place) = cut {
+            self.at = place;
         }
         (!piece.is_empty()).then(|| Bytes::from(piece))
     }
 }
 
-fn put_header(out: &mut Vec<u8>, store: &Store) {
+fn put_header(out: &mut Vec<u8>, store: &Store, owned_bytes: usize) {
     out.put_u8(VERSION);
     out.put_u64_le(store.revision);
     out.put_u64_le(store.keys());
+    out.put_u32_le(u32::try_from(owned_bytes).expect("what is owned is at most 8 MiB of text"));
+}
+
+/// What the cluster of this store owns, as text; empty without an array.
+fn owned(store: &Store) -> Bytes {
+    store.ownership().map(|own| Bytes::from(own.to_json())).unwrap_or_default()
 }
 
 fn put_record_head(out: &mut Vec<u8>, key: &Key, stored: &Stored) {
@@ -136,8 +164,10 @@ fn put_some(piece: &mut Vec<u8>, value: &mut Bytes) {
 pub(super) fn digest(store: &Store) -> u64 {
     let mut hasher = XxHash64::with_seed(0);
     let mut head = Vec::new();
-    put_header(&mut head, store);
+    let owned = owned(store);
+    put_header(&mut head, store, owned.len());
     hasher.write(&head);
+    hasher.write(&owned);
     for (key, stored) in &store.map {
         head.clear();
         put_record_head(&mut head, key, stored);
@@ -159,6 +189,7 @@ pub(super) struct Restoring {
 
 enum Part {
     Header,
+    Owned,
     RecordHead,
     /// With the length of the value that follows.
     Key(Stored, usize),
@@ -213,9 +244,10 @@ impl Restoring {
         match self.next {
             Part::Nothing => Ok(self.store),
             Part::Refused => Err(fault(format_args!("one of its pieces was refused"))),
-            Part::Header | Part::RecordHead | Part::Key(..) | Part::Value(..) => Err(fault(
-                format_args!("it ends after {} of {} records", self.store.keys(), self.records),
-            )),
+            Part::Header | Part::Owned | Part::RecordHead | Part::Key(..) | Part::Value(..) => {
+                let (keys, records) = (self.store.keys(), self.records);
+                Err(fault(format_args!("it ends after {keys} of {records} records")))
+            }
         }
     }
 
@@ -230,6 +262,16 @@ impl Restoring {
                 }
                 self.store.revision = fields.get_u64_le();
                 self.records = fields.get_u64_le();
+                match fields.get_u32_le() as usize {
+                    0 => self.expect_record(),
+                    owned if owned <= OWNERSHIP_BYTES_MAX => self.expect(Part::Owned, owned),
+                    owned => return Err(fault(format_args!("{owned} bytes of what is owned"))),
+                }
+            }
+            Part::Owned => {
+                let own = Ownership::from_json(&part);
+                let own = own.map_err(|why| fault(format_args!("what is owned: {why}")))?;
+                self.store.ownership = Some(Arc::new(own));
                 self.expect_record();
             }
             Part::RecordHead => {

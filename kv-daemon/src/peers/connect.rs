@@ -26,15 +26,15 @@ pub(super) type Connection =
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub(super) struct ConnectError {
+pub(crate) struct ConnectError {
     /// Every address there is refused: nobody listens there.
     pub(super) refused_everywhere: bool,
     /// For people.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// Connects to the first address behind `host:port` that answers.
-pub(super) async fn connect(address: &str) -> Result<TcpStream, ConnectError> {
+pub(crate) async fn connect(address: &str) -> Result<TcpStream, ConnectError> {
     let found = timeout(CONNECT_TIMEOUT, lookup_host(address)).await;
     let candidates = match found {
         Ok(Ok(candidates)) => candidates,

@@ -19,7 +19,7 @@
 //! connection), and the core stands that; a forwarded write that may have left is never sent again.
 
 mod asking;
-mod connect;
+pub(crate) mod connect;
 mod control;
 mod endpoints;
 mod headers;

@@ -14,12 +14,12 @@
 //! do not fall, memberships that can be, chunks inside their snapshot. Whether it is *true* is for
 //! the core to judge.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HEAD_BYTES_MAX, decode_payload, encode_payload, plain_bytes, plain_value, sound_meta,
-    sound_position,
+    HEAD_BYTES_MAX, HEAD_BYTES_USUAL, decode_payload, encode_payload, plain_value, put_plain,
+    sound_meta, sound_position,
 };
 use crate::message::{AppendResult, Body, Message};
 use crate::state_machine::Malformed;
@@ -48,21 +48,22 @@ pub struct FrameDecoder {
 pub fn encode_frame(cluster: ClusterId, message: &Message, out: &mut BytesMut) {
     let (body, payloads) = take_apart(&message.body);
     let Message { from, to, term, id, .. } = *message;
-    let head = plain_bytes(&Head { cluster, from, to, term, id, body });
-
     let payload_bytes: usize = payloads.iter().map(Bytes::len).sum();
-    let len = HEAD_LEN_BYTES + head.len() + payload_bytes;
     let start = out.len();
-    out.reserve(PREFIX_BYTES + len);
-    out.put_u32_le(u32::try_from(len).expect("limits on messages keep frames below 4 GiB"));
-    out.put_u32_le(0);
-    out.put_u32_le(head.len() as u32);
-    out.put_slice(&head);
+    out.reserve(PREFIX_BYTES + HEAD_LEN_BYTES + HEAD_BYTES_USUAL + payload_bytes);
+    // Lengths and checksum are known at the end only.
+    out.put_bytes(0, PREFIX_BYTES + HEAD_LEN_BYTES);
+    let head_len = put_plain(&Head { cluster, from, to, term, id, body }, out);
     for payload in &payloads {
         out.put_slice(payload);
     }
-    let crc = frame_crc(&out[start..]);
-    out[start + 4..start + PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
+    let frame = &mut out[start..];
+    let len = u32::try_from(frame.len() - PREFIX_BYTES);
+    let len = len.expect("limits on messages keep frames below 4 GiB");
+    frame[..4].copy_from_slice(&len.to_le_bytes());
+    frame[PREFIX_BYTES..][..HEAD_LEN_BYTES].copy_from_slice(&(head_len as u32).to_le_bytes());
+    let crc = frame_crc(frame);
+    frame[4..PREFIX_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
 impl FrameDecoder {
@@ -86,31 +87,40 @@ impl FrameDecoder {
         if buffer.len() - PREFIX_BYTES.min(buffer.len()) < len {
             return Ok(None);
         }
-        let frame = buffer.split_to(PREFIX_BYTES + len);
-        let (computed, stored) = (frame_crc(&frame), u32_of(&frame[4..PREFIX_BYTES]));
-        if computed != stored {
-            let text = format!("a frame with CRC {stored:08x}, its bytes have {computed:08x}");
-            return Err(Malformed::new(text));
-        }
-        let (head_len, rest) = frame[PREFIX_BYTES..].split_at(HEAD_LEN_BYTES);
-        let head_len = u32_of(head_len) as usize;
-        if HEAD_BYTES_MAX < head_len || rest.len() < head_len {
-            let text = format!("a head of {head_len} bytes in a frame of {len}");
-            return Err(Malformed::new(text));
-        }
-        let (head, payloads) = rest.split_at(head_len);
-        let Head { cluster, from, to, term, id, body } = plain_value(head, "a head")?;
-        if from == to {
-            return Err(Malformed::new(format!("a message of {from} to itself")));
-        }
-        let mut payloads = Payloads { rest: payloads };
-        let body = put_together(body, term, &mut payloads)?;
-        if !payloads.rest.is_empty() {
-            let text = format!("{} bytes after the last payload", payloads.rest.len());
-            return Err(Malformed::new(text));
-        }
-        Ok(Some((cluster, Message { from, to, term, id, body })))
+        let whole = PREFIX_BYTES + len;
+        let read = read_frame(&buffer[..whole]);
+        // Not split off: nothing keeps a part of the buffer, so it need not become a shared one.
+        buffer.advance(whole);
+        read.map(Some)
     }
+}
+
+/// What a whole frame says.
+fn read_frame(frame: &[u8]) -> Result<(ClusterId, Message), Malformed> {
+    let (computed, stored) = (frame_crc(frame), u32_of(&frame[4..PREFIX_BYTES]));
+    if computed != stored {
+        let text = format!("a frame with CRC {stored:08x}, its bytes have {computed:08x}");
+        return Err(Malformed::new(text));
+    }
+    let (head_len, rest) = frame[PREFIX_BYTES..].split_at(HEAD_LEN_BYTES);
+    let head_len = u32_of(head_len) as usize;
+    if HEAD_BYTES_MAX < head_len || rest.len() < head_len {
+        let text =
+            format!("a head of {head_len} bytes in a frame of {}", frame.len() - PREFIX_BYTES);
+        return Err(Malformed::new(text));
+    }
+    let (head, payloads) = rest.split_at(head_len);
+    let Head { cluster, from, to, term, id, body } = plain_value(head, "a head")?;
+    if from == to {
+        return Err(Malformed::new(format!("a message of {from} to itself")));
+    }
+    let mut payloads = Payloads { rest: payloads };
+    let body = put_together(body, term, &mut payloads)?;
+    if !payloads.rest.is_empty() {
+        let text = format!("{} bytes after the last payload", payloads.rest.len());
+        return Err(Malformed::new(text));
+    }
+    Ok((cluster, Message { from, to, term, id, body }))
 }
 
 /// A message without its payloads. The order of fields and variants is the format.

@@ -19,7 +19,7 @@
 mod frame;
 
 use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -31,6 +31,9 @@ use crate::write::SnapshotMeta;
 
 /// Most bytes that bincode reads as one value: heads and memberships, never payloads.
 pub const HEAD_BYTES_MAX: usize = 16 << 20;
+
+/// Room for most heads: a heartbeat has 104 bytes.
+const HEAD_BYTES_USUAL: usize = 128;
 
 const KIND_NOOP: u8 = 1;
 const KIND_COMMAND: u8 = 2;
@@ -73,13 +76,18 @@ pub fn decode_snapshot_meta(bytes: &[u8]) -> Result<SnapshotMeta, Malformed> {
     sound_meta(plain_value(bytes, "a snapshot's meta")?)
 }
 
-fn plain_bytes<T: Serialize>(value: &T) -> Vec<u8> {
-    // Room for most heads at once: a heartbeat has 104 bytes.
-    let mut bytes = Vec::with_capacity(256);
-    bincode::serde::encode_into_std_write(value, &mut bytes, PLAIN)
-        .expect("our own types into memory: no length is unknown, no writer fails");
-    assert!(bytes.len() <= HEAD_BYTES_MAX, "a head of {} bytes", bytes.len());
+fn plain_bytes<T: Serialize>(value: &T) -> BytesMut {
+    let mut bytes = BytesMut::with_capacity(HEAD_BYTES_USUAL);
+    put_plain(value, &mut bytes);
     bytes
+}
+
+/// Appends a value; how many bytes it has.
+fn put_plain<T: Serialize>(value: &T, out: &mut BytesMut) -> usize {
+    let len = bincode::serde::encode_into_std_write(value, &mut out.writer(), PLAIN)
+        .expect("our own types into memory: no length is unknown, no writer fails");
+    assert!(len <= HEAD_BYTES_MAX, "a head of {len} bytes");
+    len
 }
 
 fn plain_value<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, Malformed> {

@@ -47,8 +47,10 @@ impl Raft {
         let lost = self.leader();
         let candidacy = Candidacy::new(&mut self.common);
         let before = mem::replace(&mut self.role, Role::PreCandidate(candidacy));
+        // Without a majority the question is repeated for as long as that lasts: once is news.
+        let is_news = !matches!(before, Role::PreCandidate(_));
         let common = &mut self.common;
-        common.tell(true, |c| match lost {
+        common.tell(is_news, |c| match lost {
             Some(leader) => format!("hears nothing of {leader} -> pre-vote? last {}", c.last()),
             None => format!("knows no leader -> pre-vote? last {}", c.last()),
         });

@@ -131,24 +131,12 @@ impl<S: StateMachine> WalThread<S> {
         counters.wal_segments.set(stats.segments as u64);
         counters.wal_bytes.set(stats.wal_bytes);
         if self.slow_sync < written.sync_took {
-            log::warn!("a sync of {} bytes took {:?}", written.bytes, written.sync_took);
             counters.slow_syncs.add(1);
             self.shared.listeners.tell(&NodeEvent::SlowSync(written.sync_took));
         }
     }
 
     fn tell(&self, inputs: Vec<Input>) {
-        for input in &inputs {
-            match input {
-                Input::Room(true) => {
-                    log::info!("there is room for the log again: proposals are accepted");
-                }
-                Input::Room(false) => log::warn!(
-                    "the disk has no room for more log: proposals are refused, reads go on"
-                ),
-                _ => {}
-            }
-        }
         if !inputs.is_empty() {
             self.shared.inbox.own(inputs);
         }

@@ -9,6 +9,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+/// What files are filled with, a piece at a time.
+static ZEROES: [u8; 1 << 20] = [0; 1 << 20];
+
 /// A data directory.
 pub trait Disk: Send + Sync + 'static {
     /// Makes a new, empty file; fails if there is one.
@@ -39,6 +42,18 @@ pub trait DiskFile: Send {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
     /// Writes all of `data` at `offset`, growing the file if need be.
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Writes this many zeroes at `offset`, growing the file if need be: really written, because a
+    /// sync later on must not have to allocate what was only promised.
+    fn write_zeroes(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        let end = offset.saturating_add(bytes);
+        let mut offset = offset;
+        while offset < end {
+            let part = (end - offset).min(ZEROES.len() as u64);
+            self.write_at(offset, &ZEROES[..part as usize])?;
+            offset += part;
+        }
+        Ok(())
+    }
     /// Makes contents and length durable.
     fn sync(&mut self) -> io::Result<()>;
     /// The length.

@@ -375,7 +375,9 @@ pub fn read_records<'a>(
         let expected = format!("{} records", header.records);
         return Err(Fault::new(offset + 24, expected, format!("{}", records.len())));
     }
-    if let Some(stray) = padding.iter().position(|byte| *byte != 0) {
+    if !is_zero(padding)
+        && let Some(stray) = padding.iter().position(|byte| *byte != 0)
+    {
         let stray = offset + header.length + stray as u64;
         return Err(Fault::new(stray, "zeroes after a batch", "other bytes"));
     }

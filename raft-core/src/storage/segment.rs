@@ -15,8 +15,6 @@ use super::snapshot::Owner;
 /// The folder of the segments.
 pub const WAL_DIR: &str = "wal";
 
-const FILL_BYTES: usize = 1 << 20;
-
 /// A segment that is to be made: run it on any thread, it may take long.
 pub struct MakeSegment {
     disk: Arc<dyn Disk>,
@@ -68,13 +66,7 @@ pub(super) fn write_segment(
         let mut file = disk.create(path)?;
         file.write_at(0, &header.encode())?;
         file.write_at(PAGE as u64, batches)?;
-        let zeroes = vec![0; FILL_BYTES];
-        let mut offset = used;
-        while offset < header.bytes {
-            let part = (header.bytes - offset).min(FILL_BYTES as u64);
-            file.write_at(offset, &zeroes[..part as usize])?;
-            offset += part;
-        }
+        file.write_zeroes(used, header.bytes - used)?;
         file.sync()?;
         Ok(file)
     };

@@ -382,12 +382,11 @@ impl Wal {
         let end = self.offset + header.extent();
         assert!(end <= self.current().bytes, "a batch stays inside its segment");
 
-        let path = segment_path(self.current().sequence);
         let written = self.file.write_at(self.offset, &self.buffer);
-        written.map_err(|error| self.making.failure(&path, "write", error))?;
+        written.map_err(|error| self.failure("write", error))?;
         let begun = Instant::now();
         let synced = self.file.sync();
-        synced.map_err(|error| self.making.failure(&path, "sync", error))?;
+        synced.map_err(|error| self.failure("sync", error))?;
         self.counts.sync_time += begun.elapsed();
         self.counts.syncs += 1;
         self.counts.batches += 1;
@@ -398,6 +397,10 @@ impl Wal {
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT);
         Ok(())
+    }
+
+    fn failure(&self, op: &'static str, error: io::Error) -> StorageError {
+        self.making.failure(&segment_path(self.current().sequence), op, error)
     }
 
     fn current(&self) -> &SegmentHeader {

@@ -60,6 +60,7 @@ fn run(args: &Args) -> io::Result<bool> {
     }
     copy(workspace, &tree)?;
     let mut scores = Vec::new();
+    writeln!(io::stdout(), "| mutant | what is wrong | caught by | seeds |\n|---|---|---|---|")?;
     for patch in &patches {
         let text = fs::read_to_string(patch)?;
         let (name, what) =
@@ -72,8 +73,8 @@ fn run(args: &Args) -> io::Result<bool> {
         let began = Instant::now();
         let caught = attempt(args, &tree, &work, patch)?;
         let score = Score { name: name.to_owned(), what: what.to_owned(), caught };
-        let mut out = io::stdout().lock();
-        writeln!(out, "{} ({} s)", score.line(), began.elapsed().as_secs())?;
+        writeln!(io::stdout(), "{}", score.line())?;
+        writeln!(io::stderr(), "{name}: {} s", began.elapsed().as_secs())?;
         scores.push(score);
     }
     summary(&scores)
@@ -100,6 +101,9 @@ fn attempt(
         .args(["build", "--quiet", "--release", "-p", "sim-tests", "--bin", "sim"])
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", "--cap-lints=allow")
+        // Each differs from the one before in a few lines.
+        .env("CARGO_INCREMENTAL", "1")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .current_dir(tree)
         .status()?;
     let caught = if built.success() {
@@ -148,7 +152,7 @@ fn summary(scores: &[Score]) -> io::Result<bool> {
     let median = seeds.get(seeds.len() / 2).copied().unwrap_or(0);
     let most = seeds.last().copied().unwrap_or(0);
     let (caught, all) = (seeds.len(), scores.len());
-    writeln!(io::stdout(), "{caught} of {all} caught, median {median} seeds, most {most}")?;
+    writeln!(io::stdout(), "\n{caught} of {all} caught, median {median} seeds, most {most}")?;
     Ok(caught == all)
 }
 

@@ -77,7 +77,7 @@ fn groups(history: &History) -> Vec<Group<'_>> {
         Request::Put { .. } | Request::Delete { .. } => {
             it.answered().is_some() || it.may_take_effect()
         }
-        Request::List { .. } => false,
+        Request::List { .. } | Request::SetMap { .. } => false,
     };
     let operations: Vec<&Operation> = history.operations().iter().filter(takes_part).collect();
     let keys: Vec<Vec<&Bytes>> = operations.iter().map(|it| keys_of(&it.request)).collect();
@@ -103,7 +103,7 @@ fn keys_of(request: &Request) -> Vec<&Bytes> {
         Request::Get { key, .. } | Request::Put { key, .. } | Request::Delete { key, .. } => {
             vec![key]
         }
-        Request::List { .. } => Vec::new(),
+        Request::List { .. } | Request::SetMap { .. } => Vec::new(),
     }
 }
 
@@ -182,7 +182,7 @@ impl Group<'_> {
                 let key = self.keys[key];
                 (key, condition, Change::Delete { key })
             }
-            Request::List { .. } => return Err(unfit(operation)),
+            Request::List { .. } | Request::SetMap { .. } => return Err(unfit(operation)),
         };
         let reply = match (&operation.request, answer) {
             (Request::Put { .. }, Some(&Answer::Put { revision, created, version })) => {

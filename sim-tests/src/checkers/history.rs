@@ -202,7 +202,7 @@ impl Operation {
             Request::Get { level, .. } | Request::List { level, .. } => {
                 *level == ReadLevel::Linearizable
             }
-            Request::Put { .. } | Request::Delete { .. } => true,
+            Request::Put { .. } | Request::Delete { .. } | Request::SetMap { .. } => true,
         }
     }
 }
@@ -228,6 +228,8 @@ pub fn revision_of(answer: &Answer) -> u64 {
         | Answer::Deleted { revision, .. }
         | Answer::ConditionFailed { revision, .. } => *revision,
         Answer::Listed(listed) => listed.revision,
+        // It changes no key.
+        Answer::MapSet { .. } => 0,
     }
 }
 
@@ -257,6 +259,7 @@ impl fmt::Display for Operation {
                 write_condition(f, condition)?;
             }
             Request::List { query, .. } => write!(f, " list {query:?}")?,
+            Request::SetMap { cluster, .. } => write!(f, " set map of {cluster}")?,
         }
         if !self.is_linearizable() {
             f.write_str(" (stale will do)")?;

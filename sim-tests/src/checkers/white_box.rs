@@ -84,7 +84,10 @@ fn changed_something(answer: &Answer) -> bool {
     match answer {
         Answer::Put { .. } => true,
         Answer::Deleted { deleted, .. } => 0 < *deleted,
-        Answer::Got { .. } | Answer::ConditionFailed { .. } | Answer::Listed(_) => false,
+        Answer::Got { .. }
+        | Answer::ConditionFailed { .. }
+        | Answer::Listed(_)
+        | Answer::MapSet { .. } => false,
     }
 }
 
@@ -192,7 +195,7 @@ fn wish_of(request: &Request) -> Option<Wish> {
             Some((key.clone(), Some(value.clone()), tests(condition)))
         }
         Request::Delete { key, condition } => Some((key.clone(), None, tests(condition))),
-        Request::Get { .. } | Request::List { .. } => None,
+        Request::Get { .. } | Request::List { .. } | Request::SetMap { .. } => None,
     }
 }
 
@@ -287,7 +290,9 @@ impl Reference {
                 Answer::Got { record: self.records.get(key).cloned(), revision: self.revision }
             }
             Request::List { query, .. } => Answer::Listed(self.list(query)),
-            Request::Put { .. } | Request::Delete { .. } => unreachable!("a read"),
+            Request::Put { .. } | Request::Delete { .. } | Request::SetMap { .. } => {
+                unreachable!("a read")
+            }
         };
         if *told == answer {
             return Ok(());

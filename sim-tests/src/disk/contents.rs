@@ -1,19 +1,15 @@
 //! What a file holds: its bytes as the process sees them, and beside them what a crash would leave
 //! of those that are not durable yet.
 //!
-//! Sparse and incremental: pages of zeroes are not kept, a sync forgets what it made durable, a
+//! Sparse and incremental: sectors of zeroes are not kept, a sync forgets what it made durable, a
 //! crash walks only over what was not. Nothing here is random; which sectors a crash takes is
 //! decided in `crash.rs`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// The unit in which contents survive or are lost, in bytes.
 pub const SECTOR_BYTES: usize = 512;
-
-const PAGE_BYTES: usize = 4096;
-const SECTORS_PER_PAGE: u64 = (PAGE_BYTES / SECTOR_BYTES) as u64;
 
 /// The bytes of one sector.
 pub(super) type Sector = [u8; SECTOR_BYTES];
@@ -45,26 +41,37 @@ pub(super) struct File {
     pub(super) handles: u32,
 }
 
-/// Bytes, with holes where whole pages are zero.
+/// Bytes, of which only sectors that were ever written with anything but zeroes are kept.
+///
+/// They are kept one behind the other, in the order of their first write: that is one allocation for
+/// many sectors, and a log of small batches, each on a page of its own, needs an eighth of its size.
 #[derive(Clone, Default)]
 pub(super) struct Contents {
     pub(super) len: u64,
-    pages: Vec<Option<Arc<[u8; PAGE_BYTES]>>>,
+    /// For each sector its place in `kept`, plus one; zero, and whatever is behind the end, for a
+    /// hole.
+    places: Vec<u32>,
+    kept: Vec<Sector>,
 }
 
 impl File {
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
-        for piece in pieces(offset, data.len(), PAGE_BYTES) {
-            let part = &data[piece.in_data.clone()];
-            if self.live.is_hole(piece.number) && is_zero(part) && self.forgotten.is_empty() {
-                continue;
-            }
-            for piece in pieces(offset + piece.in_data.start as u64, part.len(), SECTOR_BYTES) {
-                self.write_sector(piece.number, piece.at, &part[piece.in_data]);
-            }
+        for piece in pieces(offset, data.len()) {
+            self.write_sector(piece.number, piece.at, &data[piece.in_data]);
         }
         if !data.is_empty() {
             self.live.len = self.live.len.max(offset + data.len() as u64);
+        }
+    }
+
+    /// As [`File::write`] of so many zeroes. A new segment consists of them: nothing is looked at
+    /// where nothing but holes can be.
+    pub(super) fn write_zeroes(&mut self, offset: u64, bytes: u64) {
+        let end = offset + bytes;
+        let in_use = self.live.end_of_places().min(end).max(offset);
+        self.write(offset, &vec![0; (in_use - offset) as usize]);
+        if 0 < bytes {
+            self.live.len = self.live.len.max(end);
         }
     }
 
@@ -136,10 +143,10 @@ impl File {
 impl Contents {
     /// Fills `buf` from `offset`; the caller sees to it that the file is that long.
     pub(super) fn read(&self, offset: u64, buf: &mut [u8]) {
-        for piece in pieces(offset, buf.len(), PAGE_BYTES) {
+        for piece in pieces(offset, buf.len()) {
             let part = &mut buf[piece.in_data];
-            match self.page(piece.number) {
-                Some(page) => part.copy_from_slice(&page[piece.at..piece.at + part.len()]),
+            match self.sector(piece.number) {
+                Some(sector) => part.copy_from_slice(&sector[piece.at..piece.at + part.len()]),
                 // Memory that is zero and was never touched costs its first write dearly.
                 None if is_zero(part) => {}
                 None => part.fill(0),
@@ -149,23 +156,20 @@ impl Contents {
 
     /// The bytes of a sector; `None` stands for zeroes.
     pub(super) fn sector(&self, sector: u64) -> Option<&Sector> {
-        let at = (sector % SECTORS_PER_PAGE) as usize * SECTOR_BYTES;
-        let bytes = &self.page(sector / SECTORS_PER_PAGE)?[at..at + SECTOR_BYTES];
-        Some(bytes.try_into().expect("the slice is a sector long"))
+        let place = *self.places.get(sector as usize)?;
+        Some(&self.kept[place.checked_sub(1)? as usize])
     }
 
-    /// The sectors that hold anything but zeroes, in order.
-    pub(super) fn sectors_in_use(&self) -> impl Iterator<Item = u64> {
-        let pages = (0..).zip(&self.pages).filter(|(_, page)| page.is_some());
-        pages
-            .flat_map(|(page, _)| page * SECTORS_PER_PAGE..(page + 1) * SECTORS_PER_PAGE)
-            .filter(|sector| self.sector(*sector).is_some_and(|bytes| !is_zero(bytes)))
+    /// The sectors that hold anything but zeroes, in order, with their bytes.
+    pub(super) fn sectors_in_use(&self) -> impl Iterator<Item = (u64, &Sector)> {
+        let kept = (0..self.places.len() as u64).filter_map(|it| Some((it, self.sector(it)?)));
+        kept.filter(|(_, bytes)| !is_zero(&bytes[..]))
     }
 
     pub(super) fn set_sector(&mut self, sector: u64, bytes: Option<&Sector>) {
         match bytes {
             Some(bytes) => *self.sector_mut(sector) = *bytes,
-            None if self.is_hole(sector / SECTORS_PER_PAGE) => {}
+            None if self.sector(sector).is_none() => {}
             None => self.sector_mut(sector).fill(0),
         }
     }
@@ -173,36 +177,30 @@ impl Contents {
     /// Cuts the file off, or lets it end in zeroes.
     pub(super) fn set_len(&mut self, len: u64) {
         self.len = len;
-        let last = (len / PAGE_BYTES as u64) as usize;
-        self.pages.truncate(last + 1);
+        let last = len / SECTOR_BYTES as u64;
+        self.places.truncate(last as usize + 1);
         // What grows over the end again must read as zeroes.
-        if let Some(Some(page)) = self.pages.get_mut(last) {
-            Arc::make_mut(page)[len as usize % PAGE_BYTES..].fill(0);
+        if self.sector(last).is_some() {
+            self.sector_mut(last)[len as usize % SECTOR_BYTES..].fill(0);
         }
     }
 
-    /// Calls `each` with the number and the bytes of every page that is not a hole.
-    pub(super) fn pages(&self) -> impl Iterator<Item = (u64, &[u8])> {
-        (0..).zip(&self.pages).filter_map(|(at, page)| Some((at, &page.as_ref()?[..])))
-    }
-
-    fn page(&self, number: u64) -> Option<&[u8; PAGE_BYTES]> {
-        self.pages.get(number as usize)?.as_deref()
-    }
-
-    fn is_hole(&self, page: u64) -> bool {
-        self.page(page).is_none()
+    /// Behind it there are only holes.
+    fn end_of_places(&self) -> u64 {
+        (self.places.len() * SECTOR_BYTES) as u64
     }
 
     fn sector_mut(&mut self, sector: u64) -> &mut Sector {
-        let page = (sector / SECTORS_PER_PAGE) as usize;
-        if self.pages.len() <= page {
-            self.pages.resize(page + 1, None);
+        let sector = sector as usize;
+        if self.places.len() <= sector {
+            self.places.resize(sector + 1, 0);
         }
-        let page = self.pages[page].get_or_insert_with(|| Arc::new([0; PAGE_BYTES]));
-        let at = (sector % SECTORS_PER_PAGE) as usize * SECTOR_BYTES;
-        let bytes = &mut Arc::make_mut(page)[at..at + SECTOR_BYTES];
-        bytes.try_into().expect("the slice is a sector long")
+        let place = &mut self.places[sector];
+        if *place == 0 {
+            self.kept.push([0; SECTOR_BYTES]);
+            *place = u32::try_from(self.kept.len()).expect("2 TiB exceed any memory");
+        }
+        &mut self.kept[*place as usize - 1]
     }
 }
 
@@ -248,9 +246,9 @@ impl Sectors {
     }
 }
 
-/// The part of a range of bytes that lies in one page or sector.
+/// The part of a range of bytes that lies in one sector.
 struct Piece {
-    /// Which page or sector.
+    /// Which sector.
     number: u64,
     /// Where in it the part begins.
     at: usize,
@@ -258,23 +256,23 @@ struct Piece {
     in_data: Range<usize>,
 }
 
-fn pieces(offset: u64, len: usize, unit: usize) -> impl Iterator<Item = Piece> {
+fn pieces(offset: u64, len: usize) -> impl Iterator<Item = Piece> {
     let mut done = 0;
     std::iter::from_fn(move || {
         if done == len {
             return None;
         }
         let from = offset + done as u64;
-        let at = (from % unit as u64) as usize;
-        let in_data = done..len.min(done + unit - at);
+        let at = (from % SECTOR_BYTES as u64) as usize;
+        let in_data = done..len.min(done + SECTOR_BYTES - at);
         done = in_data.end;
-        Some(Piece { number: from / unit as u64, at, in_data })
+        Some(Piece { number: from / SECTOR_BYTES as u64, at, in_data })
     })
 }
 
-/// Whether there are only zeroes. Compares with zeroes instead of looking at each byte, because
-/// whole segments are asked, and nothing is faster than the system's own comparison.
+/// Whether there are only zeroes. Compares with zeroes instead of looking at each byte:
+/// nothing is faster than the system's own comparison.
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    static ZEROES: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
-    bytes.chunks(PAGE_BYTES).all(|part| *part == ZEROES[..part.len()])
+    static ZEROES: [u8; SECTOR_BYTES] = [0; SECTOR_BYTES];
+    bytes.chunks(SECTOR_BYTES).all(|part| *part == ZEROES[..part.len()])
 }

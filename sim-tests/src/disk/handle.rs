@@ -149,8 +149,38 @@ impl DiskFile for OpenFile {
     }
 
     fn write_at(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let write = |file: &mut File, fits: u64| file.write(offset, &data[..fits as usize]);
+        self.write(offset, data.len() as u64, write)
+    }
+
+    fn write_zeroes(&mut self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.write(offset, bytes, |file, fits| file.write_zeroes(offset, fits))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.state();
-        let len = data.len() as u64;
+        state.begin(self.life, Op::Sync, self.inode, 0)?;
+        if state.strikes(OnceFault::Sync) {
+            state.counts.sync_errors += 1;
+            state.file(self.inode).fail_sync();
+            return Err(failed("a sync"));
+        }
+        state.file(self.inode).sync();
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let mut state = self.disk.state();
+        state.hear(self.life)?;
+        Ok(state.file(self.inode).live.len)
+    }
+}
+
+impl OpenFile {
+    /// One operation that writes `len` bytes; `write` puts down as many of them as the faults let
+    /// through.
+    fn write(&self, offset: u64, len: u64, write: impl FnOnce(&mut File, u64)) -> io::Result<()> {
+        let mut state = self.disk.state();
         state.begin(self.life, Op::Write, self.inode ^ offset.rotate_left(32), len)?;
         if offset.checked_add(len).is_none_or(|end| FILE_BYTES_MAX < end) {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
@@ -178,26 +208,8 @@ impl DiskFile for OpenFile {
             }
         };
         state.counts.bytes_written += fits;
-        state.file(self.inode).write(offset, &data[..fits as usize]);
+        write(state.file(self.inode), fits);
         result
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        let mut state = self.disk.state();
-        state.begin(self.life, Op::Sync, self.inode, 0)?;
-        if state.strikes(OnceFault::Sync) {
-            state.counts.sync_errors += 1;
-            state.file(self.inode).fail_sync();
-            return Err(failed("a sync"));
-        }
-        state.file(self.inode).sync();
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let mut state = self.disk.state();
-        state.hear(self.life)?;
-        Ok(state.file(self.inode).live.len)
     }
 }
 

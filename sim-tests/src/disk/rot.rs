@@ -67,7 +67,11 @@ pub(super) fn rot(state: &mut State, rot: Rot, place: Place) -> Option<Rotten> {
             len
         }
         Rot::Flip => {
-            let sector = *rng.pick(&chosen.in_use);
+            // Where the log ends every second time: there alone damage can look like a torn write.
+            let last: Vec<u64> =
+                chosen.in_use.iter().copied().filter(|it| chosen.proven <= *it).collect();
+            let end = !last.is_empty() && rng.coin();
+            let sector = *rng.pick(if end { &last } else { &chosen.in_use });
             let bit = flip(file, sector, sector < chosen.proven, rng.bits());
             sector * SECTOR_BYTES as u64 + bit / 8
         }
@@ -114,7 +118,7 @@ fn candidates(state: &State, place: Place) -> Vec<Candidate> {
         let file = &state.files[inode];
         let is_durable =
             |sector: &u64| !file.dirty.contains(*sector) && !file.forgotten.contains(*sector);
-        let in_use = file.live.sectors_in_use().filter(is_durable).collect();
+        let in_use = file.live.sectors_in_use().map(|it| it.0).filter(is_durable).collect();
         let (mut proven, mut cut_from) = (u64::MAX, 0);
         if place == Place::Wal && last_used.as_ref().is_none_or(|last| last <= path) {
             let tail = file.durable().live;
@@ -143,7 +147,7 @@ fn last_used_segment(state: &State) -> Option<String> {
     let segments = state.durable.names.iter().rev().filter(|(path, _)| is_segment(path));
     let mut used = segments.filter(|(_, inode)| {
         let durable = state.files[inode].durable().live;
-        durable.sectors_in_use().any(|sector| SECTORS_PER_PAGE <= sector)
+        durable.sectors_in_use().any(|(sector, _)| SECTORS_PER_PAGE <= sector)
     });
     used.next().map(|(path, _)| path.clone())
 }
@@ -152,11 +156,7 @@ fn last_used_segment(state: &State) -> Option<String> {
 /// no segment has a name without one, the batches because each was synced before the next.
 fn proven_below(segment: &Contents) -> u64 {
     let mut bytes = vec![0; segment.len as usize];
-    for (page, content) in segment.pages() {
-        let at = page as usize * PAGE;
-        let part = content.len().min(bytes.len() - at);
-        bytes[at..at + part].copy_from_slice(&content[..part]);
-    }
+    segment.read(0, &mut bytes);
     let Some(Ok(header)) = bytes.get(..PAGE).map(SegmentHeader::decode) else { return 0 };
     let seal = Seal::new(header.salt);
     let (mut last, mut end) = (PAGE as u64, PAGE as u64);
@@ -169,7 +169,7 @@ fn proven_below(segment: &Contents) -> u64 {
 }
 
 fn end_of_use(contents: &Contents) -> u64 {
-    contents.sectors_in_use().last().map_or(0, |sector| (sector + 1) * SECTOR_BYTES as u64)
+    contents.sectors_in_use().last().map_or(0, |(sector, _)| (sector + 1) * SECTOR_BYTES as u64)
 }
 
 /// Flips a bit of a byte that is not zero, and gives its place in the sector. Unless it is `proven`

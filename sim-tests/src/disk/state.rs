@@ -353,8 +353,8 @@ impl State {
             for number in [*inode, file.live.len, file.durable_len] {
                 digest.write_u64(number);
             }
-            for (page, bytes) in file.live.pages() {
-                digest.write_u64(page);
+            for (sector, bytes) in file.live.sectors_in_use() {
+                digest.write_u64(sector);
                 digest.write(bytes);
             }
             for (sector, was) in file.dirty.iter().chain(file.forgotten.iter()) {

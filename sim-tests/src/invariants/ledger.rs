@@ -212,6 +212,15 @@ impl Shadow {
         at.index <= self.start.index || self.holds(at)
     }
 
+    /// The last entry that both hold.
+    pub fn common(&self, other: &Shadow) -> LogPosition {
+        let mut index = self.last().index.min(other.last().index);
+        while self.start.index < index && self.term_at(index) != other.term_at(index) {
+            index = index.prev();
+        }
+        LogPosition::new(index, self.term_at(index).unwrap_or(self.start.term))
+    }
+
     /// The next entry.
     pub fn push(&mut self, at: LogPosition) {
         self.terms.push_back(at.term);
@@ -420,6 +429,10 @@ mod tests {
         [1, 2, 2].into_iter().zip(4..).for_each(|(term, index)| shadow.push(at(index, term)));
         assert_eq!(shadow.last(), at(6, 2));
         assert!(shadow.holds(at(4, 1)) && shadow.reaches(at(2, 9)) && !shadow.reaches(at(7, 2)));
+        let mut other = Shadow::new(at(3, 1));
+        [1, 3, 3, 3].into_iter().zip(4..).for_each(|(term, index)| other.push(at(index, term)));
+        assert_eq!(shadow.common(&other), at(4, 1));
+        assert_eq!(shadow.common(&Shadow::new(at(3, 1))), at(3, 1));
         shadow.truncate(Index(5));
         assert_eq!(shadow.last(), at(4, 1));
         shadow.truncate(Index(1));

@@ -1,37 +1,66 @@
 //! The rules of Raft and of its parts, checked after every event and only where something changed.
 //!
-//! [`Invariants`] turns what is seen of a run into plain values and hands them to four sets of rules
+//! [`Invariants`] turns what is seen of a run into plain values and hands them to five sets of rules
 //! that know nothing of the simulation, so that each can be tested with made-up states:
 //!
 //! - [`ledger`]: what logs hold and what is committed (I1 to I4, I6, I10, I11)
 //! - [`cursors`]: what one node may never take back (I7, I8)
 //! - [`promises`]: what leaves a node before it is true (I9, I12)
 //! - [`states`]: what state machines hold (I5, I13, I14)
+//! - [`conduct`]: what a process ignores, how much it keeps, why it ends, what it forms (I17, I19,
+//!   I20, I21)
 //!
-//! Here are the rules that need the plan or the running node: I14 at a start, I17, I19, I20 and I21.
-//! I15 and I16 are judged from the clients' side (`checkers`). Nothing here changes a run.
+//! The world itself lets some starts recover twice and compares (I14). I15 and I16 are judged from the clients' side (`checkers`). Nothing here changes a run.
 
+pub mod conduct;
 pub mod cursors;
 pub mod ledger;
 pub mod promises;
 pub mod states;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use raft_core::consensus::event::RoleName;
 use raft_core::consensus::{Raft, invariants};
 use raft_core::message::{AppendResult, Body, Message};
-use raft_core::types::{ClusterId, HardState, Index, NodeId, Time};
+use raft_core::types::{ClusterId, NodeId, Term, Time};
 use raft_core::write::{Recovered, SnapshotWrite, Write};
 
+use self::conduct::{Blame, Kept, Untouched};
 use self::cursors::Cursors;
 use self::ledger::{Ledger, Shadow};
 use self::promises::{Durable, Promises};
 use self::states::States;
 use crate::app::App;
-use crate::plan::{CrashLoss, DiskFault, Fault, Machine, OpKind, Start};
+use crate::plan::{Blow, CrashLoss, DiskFault, Fault, Machine, OpKind, Start};
 use crate::trace::{Exit, OpEnd, Seen, Violation, Watch};
 use crate::world::View;
+
+/// The rules, in words.
+pub const RULES: [(&str, &str); 21] = [
+    ("I1", "at most one leader in a term"),
+    ("I2", "a leader only appends"),
+    ("I3", "an entry of one index and term is the same everywhere, and so is all before it"),
+    ("I4", "every leader, and every state machine, holds what is committed"),
+    ("I5", "equal index, equal state and replies"),
+    ("I6", "what is committed is durable on a quorum"),
+    ("I7", "terms, votes, commit and applied never go back"),
+    ("I8", "the cursors keep their order"),
+    ("I9", "nothing that promises durability leaves before the sync that makes it true"),
+    ("I10", "one membership change at a time, and neighbouring quorums meet"),
+    ("I11", "only entries of the own term are committed by count"),
+    ("I12", "a read is no older than what was acknowledged before it began"),
+    ("I13", "a reference that never crashes agrees"),
+    ("I14", "a start finds what was synced, and what a snapshot was taken of"),
+    ("I16", "no value that nobody wrote"),
+    ("I17", "a message of another cluster or an older term changes nothing"),
+    ("I19", "what waits, what is under way and what is kept is bounded"),
+    ("I20", "no panic, and a process ends only for a documented reason"),
+    ("I21", "nodes of one set form one cluster"),
+    ("linearizable", "there is an order of all requests that explains all answers"),
+    ("liveness", "when faults are over, a quorum serves again and requests end"),
+];
 
 /// What a rule says about what it was shown.
 pub type Verdict = Result<(), Violation>;
@@ -47,6 +76,8 @@ pub struct Invariants<A: App> {
     lives: Vec<Option<Life>>,
     /// Machines whose disks the plan has harmed, as bits.
     harmed: u8,
+    /// The highest term anybody has reached.
+    term: Term,
     cluster: Option<ClusterId>,
     /// The plan has destroyed the whole cluster and another was formed: nothing can be held against
     /// what was.
@@ -61,6 +92,8 @@ struct Disk {
     issued: Shadow,
     /// What it has synced.
     durable: Durable,
+    /// What it may hold.
+    kept: Kept,
 }
 
 /// What is known of a running process.
@@ -68,18 +101,12 @@ struct Disk {
 struct Life {
     cursors: Cursors,
     moment: invariants::Moment,
-    /// A message of an older term that came in last, and the replica before it.
+    /// A message of an older term that is just being taken in, and the replica before it.
     stale: Option<(String, Untouched)>,
-}
-
-/// What a message of an older term must leave as it was.
-#[derive(Debug, PartialEq, Eq)]
-struct Untouched {
-    hard_state: HardState,
-    role: RoleName,
-    leader: Option<NodeId>,
-    last: Index,
-    committed: Index,
+    /// A snapshot is due and none is being written, since then.
+    due: Option<Time>,
+    /// A snapshot is being written.
+    snapshotting: bool,
 }
 
 /// Every this many steps the bounds are measured.
@@ -91,14 +118,12 @@ const BACKLOG_MAX: usize = 3 * 8192;
 /// Most files in a data directory: segments of a small log and a handful of others.
 const FILES_MAX: usize = 2_048;
 
-/// A broken rule.
-fn broken(rule: &'static str, what: impl FnOnce() -> String) -> Verdict {
-    Err(Violation { rule, what: what() })
-}
+/// A snapshot that is due is begun within this; after one that failed it may take as long.
+const BEGUN_WITHIN: Duration = Duration::from_secs(15);
 
 /// The rule, if it does not hold.
 pub(crate) fn ensure(holds: bool, rule: &'static str, what: impl FnOnce() -> String) -> Verdict {
-    if holds { Ok(()) } else { broken(rule, what) }
+    if holds { Ok(()) } else { Err(Violation { rule, what: what() }) }
 }
 
 impl<A: App> Default for Invariants<A> {
@@ -111,6 +136,7 @@ impl<A: App> Default for Invariants<A> {
             nodes: vec![NodeId(0); 8],
             lives: (0..8).map(|_| None).collect(),
             harmed: 0,
+            term: Term(0),
             cluster: None,
             over: false,
             steps: 0,
@@ -119,7 +145,7 @@ impl<A: App> Default for Invariants<A> {
 }
 
 impl<A: App> Watch<A> for Invariants<A> {
-    fn see(&mut self, _: Time, seen: &Seen<'_, A>, view: &View<'_, A>) -> Verdict {
+    fn see(&mut self, now: Time, seen: &Seen<'_, A>, view: &View<'_, A>) -> Verdict {
         if self.over {
             return Ok(());
         }
@@ -146,12 +172,26 @@ impl<A: App> Watch<A> for Invariants<A> {
                 }
                 verdict
             }
+            Seen::Paused { machine, .. } => {
+                // Time does not pass for a process that stands still.
+                if let Some(life) = &mut self.lives[usize::from(machine.0)] {
+                    life.due = None;
+                }
+                Ok(())
+            }
             Seen::Delivered { to, message, .. } => match view.replica(*to) {
-                Some(replica) => self.delivered(*to, message, replica.raft()),
+                Some(replica) => self.delivered(*to, message, replica.raft(), replica.pending()),
+                None => Ok(()),
+            },
+            Seen::TakenIn { machine } => match view.replica(*machine) {
+                Some(replica) => self.taken_in(*machine, replica.raft(), replica.pending()),
                 None => Ok(()),
             },
             Seen::Stepped { machine } => match view.replica(*machine) {
-                Some(replica) => self.stepped(*machine, replica.raft(), view),
+                Some(replica) => {
+                    self.stepped(*machine, replica.raft(), view)?;
+                    self.bounds(now, *machine, replica.raft(), view)
+                }
                 None => Ok(()),
             },
             Seen::WriteIssued { machine, write } => self.issued(*machine, write, view),
@@ -165,10 +205,23 @@ impl<A: App> Watch<A> for Invariants<A> {
                 self.ledger.is_committed(*at)?;
                 self.states.applied(*machine, *at, command, *reply, *state)
             }
-            Seen::SnapshotBegun { machine, position } => match view.state(*machine) {
-                Some(state) => self.states.digested(position.index, A::digest(state)),
-                None => Ok(()),
-            },
+            Seen::SnapshotBegun { machine, position } => {
+                self.snapshotting(*machine, true);
+                match view.state(*machine) {
+                    Some(state) => self.states.digested(position.index, A::digest(state)),
+                    None => Ok(()),
+                }
+            }
+            Seen::SnapshotWritten { machine, meta } => {
+                self.snapshotting(*machine, false);
+                let disk = self.disks.entry(self.nodes[usize::from(machine.0)]).or_default();
+                disk.kept.snapshot(meta.body_bytes);
+                Ok(())
+            }
+            Seen::SnapshotFailed { machine, .. } => {
+                self.snapshotting(*machine, false);
+                Ok(())
+            }
             Seen::Restored { machine, meta, state } => {
                 self.ledger.is_committed(meta.position)?;
                 self.states.restored(*machine, meta.position, *state)
@@ -201,7 +254,7 @@ impl<A: App> Invariants<A> {
     ) -> Verdict {
         let before = self.disks.entry(node).or_default();
         if self.harmed >> machine.0 & 1 == 0 {
-            before.durable.is_kept(node, recovered)?;
+            before.durable.is_kept(node, recovered, &before.issued)?;
         }
         let mut shadow = Shadow::new(recovered.log_start);
         for entry in &recovered.entries {
@@ -215,34 +268,38 @@ impl<A: App> Invariants<A> {
             cursors: Cursors::of(raft),
             moment: invariants::Moment::of(raft),
             stale: None,
+            due: None,
+            snapshotting: false,
         });
         Ok(())
     }
 
-    /// I21, as far as one set of nodes goes: they form one cluster.
+    /// I21, as far as one set of nodes goes.
     fn formed(&mut self, cluster: ClusterId, view: &View<'_, A>) -> Verdict {
-        let first = view.plan().start == Start::Forming
-            && self.cluster.is_none_or(|known| known == cluster);
+        let forming = view.plan().start == Start::Forming;
+        let verdict = conduct::forms(self.cluster, cluster, forming);
         self.cluster = self.cluster.or(Some(cluster));
-        if !first && !view.plan().recoverable {
+        if verdict.is_err() && !view.plan().recoverable {
             self.over = true;
             return Ok(());
         }
-        ensure(first, "I21", || format!("a second cluster {cluster} is formed"))
+        verdict
     }
 
-    /// I20: a process ends only for reasons that the plan gave it.
     fn exited(&self, machine: Machine, exit: &Exit, view: &View<'_, A>) -> Verdict {
-        let mut faults = view.plan().faults.iter().map(|fault| fault.what);
-        let harmed = self.harmed >> machine.0 & 1 == 1;
-        let documented = match exit {
-            Exit::Stopped | Exit::Locked => true,
-            Exit::Storage(_) => harmed || faults.any(|it| matches!(it, Fault::Disk { .. })),
-            Exit::Damage(_) | Exit::Restore(_) => harmed,
-            Exit::Foreign(_) => faults.any(|it| matches!(it, Fault::Swap { .. })) || harmed,
-            Exit::Panic(_) => false,
+        let has = |of: fn(&Fault) -> bool| view.plan().faults.iter().any(|it| of(&it.what));
+        let blame = Blame {
+            harmed: self.harmed >> machine.0 & 1 == 1,
+            disks_fail: has(|it| matches!(it, Fault::Disk { .. })),
+            swapped: has(|it| matches!(it, Fault::Swap { .. })),
         };
-        ensure(documented, "I20", || format!("{machine} exits for no reason: {exit:?}"))
+        conduct::exits(machine, exit, blame)
+    }
+
+    fn snapshotting(&mut self, machine: Machine, is: bool) {
+        if let Some(life) = &mut self.lives[usize::from(machine.0)] {
+            (life.snapshotting, life.due) = (is, None);
+        }
     }
 
     fn harm(&mut self, fault: &Fault, on: Option<Machine>) {
@@ -251,6 +308,10 @@ impl<A: App> Invariants<A> {
             (
                 Fault::Wipe { .. }
                 | Fault::Crash { loss: CrashLoss::Garbage, .. }
+                | Fault::Ambush {
+                    blow: Blow::Rot(_) | Blow::Crash { loss: CrashLoss::Garbage, .. },
+                    ..
+                }
                 | Fault::Disk { fault: DiskFault::Rot { .. }, .. },
                 Some(machine),
             ) => self.harmed |= 1 << machine.0,
@@ -258,21 +319,30 @@ impl<A: App> Invariants<A> {
         }
     }
 
-    /// I17: the message before this one was of an older term and has changed nothing.
-    fn delivered(&mut self, machine: Machine, message: &Message, raft: &Raft) -> Verdict {
+    /// I17: a message is about to be taken in.
+    fn delivered(
+        &mut self,
+        machine: Machine,
+        message: &Message,
+        raft: &Raft,
+        pending: (usize, usize),
+    ) -> Verdict {
+        conduct::is_ours(machine, message.term, self.term)?;
         let Some(life) = &mut self.lives[usize::from(machine.0)] else { return Ok(()) };
-        if let Some((told, before)) = life.stale.take() {
-            let after = untouched(raft);
-            ensure(after == before, "I17", || {
-                format!("{machine}: {told} of an older term changed {before:?} to {after:?}")
-            })?;
-        }
-        // A granted pre-vote belongs to no term.
-        if message.term < raft.term() && !matches!(message.body, Body::PreVoteReply { .. }) {
+        // Pre-votes and their answers belong to no term.
+        let timeless = matches!(message.body, Body::PreVote { .. } | Body::PreVoteReply { .. });
+        if message.term < raft.term() && !timeless {
             let told = format!("{} from {}@{}", message.body.kind(), message.from, message.term);
-            life.stale = Some((told, untouched(raft)));
+            life.stale = Some((told, Untouched::of(raft, pending)));
         }
         Ok(())
+    }
+
+    /// I17: it has been taken in.
+    fn taken_in(&mut self, machine: Machine, raft: &Raft, pending: (usize, usize)) -> Verdict {
+        let Some(life) = &mut self.lives[usize::from(machine.0)] else { return Ok(()) };
+        let Some((told, before)) = life.stale.take() else { return Ok(()) };
+        conduct::ignores(machine, &told, &before, &Untouched::of(raft, pending))
     }
 
     fn stepped(&mut self, machine: Machine, raft: &Raft, view: &View<'_, A>) -> Verdict {
@@ -280,21 +350,14 @@ impl<A: App> Invariants<A> {
         let Some(life) = &mut self.lives[usize::from(machine.0)] else { return Ok(()) };
         let disk = self.disks.entry(node).or_default();
         disk.adopt_install(raft);
-        if let Some((told, before)) = life.stale.take() {
-            // Requests and timers came after it, and they commit nothing.
-            let committed = raft.log().committed();
-            ensure(committed == before.committed, "I17", || {
-                format!("{machine}: {told} of an older term committed {committed}")
-            })?;
-        }
         let before = life.cursors;
         let now = Cursors::of(raft);
         life.cursors = now;
         cursors::check(&now)?;
         if now == before {
-            self.steps += 1;
-            return self.bounds(machine, raft, view);
+            return Ok(());
         }
+        self.term = self.term.max(now.hard_state.term);
         cursors::check_change(node, &before, &now)?;
         // The core's own rules; a panic is caught as I20 with the rule in words.
         invariants::check(raft);
@@ -319,29 +382,42 @@ impl<A: App> Invariants<A> {
             let (from, term_at) = (before.committed, |index| log.term_at(index));
             ledger.commits(node, from, &now, log.membership(), term_at, holds)?;
         }
-        self.bounds(machine, raft, view)
+        Ok(())
     }
 
     /// I19, now and then: what waits and what is kept has a bound.
-    fn bounds(&mut self, machine: Machine, raft: &Raft, view: &View<'_, A>) -> Verdict {
+    fn bounds(&mut self, now: Time, machine: Machine, raft: &Raft, view: &View<'_, A>) -> Verdict {
         self.steps += 1;
         if !self.steps.is_multiple_of(BOUNDS_EVERY) {
             return Ok(());
         }
         let knobs = &view.plan().knobs;
         let backlog = view.backlog(machine);
-        ensure(backlog <= BACKLOG_MAX, "I19", || format!("{machine}: {backlog} inputs wait"))?;
-        let (files, _) = view.disk(machine).used();
-        ensure(files <= FILES_MAX, "I19", || format!("{machine}: {files} files"))?;
+        conduct::bounded(machine, "inputs wait", backlog as u64, BACKLOG_MAX as u64)?;
+        let (files, bytes) = view.disk(machine).used();
+        conduct::bounded(machine, "files", files as u64, FILES_MAX as u64)?;
+        let kept = self.disks.entry(self.nodes[usize::from(machine.0)]).or_default().kept;
+        conduct::bounded(machine, "bytes in files", bytes, kept.disk_bytes_max(knobs))?;
+        if let Some(storage) = view.storage(machine) {
+            let most = kept.segment_bytes_max(knobs);
+            conduct::bounded(machine, "bytes in log segments", storage.wal_bytes, most)?;
+        }
+        let log = raft.log();
+        let held = log.weight(log.start().index, log.last().index);
+        conduct::bounded(machine, "bytes of log in memory", held, kept.log_bytes_max(knobs))?;
+        if let Some(life) = &mut self.lives[usize::from(machine.0)] {
+            let due = !life.snapshotting && raft.snapshot_due().is_some();
+            life.due = if due { life.due.or(Some(now)) } else { None };
+            let late = life.due.is_some_and(|since| since + BEGUN_WITHIN < now);
+            ensure(!late, "I19", || format!("{machine} begins no snapshot, and one is due"))?;
+        }
         if raft.role_name() == RoleName::Leader {
             // One append may pass the window, and one entry may pass an append.
             let window = knobs.inflight_bytes_max + knobs.append_bytes_max;
             let most = window + 2 * (knobs.entry_bytes_max + 1024);
             for peer in raft.status().peers {
-                let (id, bytes) = (peer.id, peer.inflight_bytes);
-                ensure(bytes <= most, "I19", || {
-                    format!("{machine}: {bytes} bytes under way to {id}, {most} may be")
-                })?;
+                let what = "bytes under way to a follower";
+                conduct::bounded(machine, what, peer.inflight_bytes, most)?;
             }
         }
         Ok(())
@@ -356,6 +432,7 @@ impl<A: App> Invariants<A> {
             ensure(!leads, "I2", || format!("leader {node} cuts its log at {from}"))?;
             disk.issued.truncate(from);
         }
+        disk.kept.writes(write);
         for entry in &write.entries {
             self.ledger.entry(node, disk.issued.last(), entry)?;
             disk.issued.push(entry.position);
@@ -363,6 +440,9 @@ impl<A: App> Invariants<A> {
         for operation in &write.snapshots {
             if let SnapshotWrite::Install(meta) | SnapshotWrite::Mark(meta) = operation {
                 self.ledger.is_committed(meta.position)?;
+            }
+            if let SnapshotWrite::Install(meta) = operation {
+                disk.kept.snapshot(meta.body_bytes);
             }
         }
         Ok(())
@@ -407,15 +487,5 @@ impl Disk {
                 self.durable.log = Shadow::new(at);
             }
         }
-    }
-}
-
-fn untouched(raft: &Raft) -> Untouched {
-    Untouched {
-        hard_state: HardState { term: raft.term(), vote: raft.vote() },
-        role: raft.role_name(),
-        leader: raft.leader(),
-        last: raft.log().last().index,
-        committed: raft.log().committed(),
     }
 }

@@ -40,10 +40,11 @@ impl Durable {
         write.entries.iter().for_each(|entry| self.log.push(entry.position));
     }
 
-    /// I7 and I14: a start on a sound disk finds all that was durable.
-    pub fn is_kept(&self, node: NodeId, found: &Recovered) -> Verdict {
+    /// I7 and I14: a start on a sound disk finds all that was durable, but for what a later write,
+    /// `issued` and perhaps not synced, has cut off.
+    pub fn is_kept(&self, node: NodeId, found: &Recovered, issued: &Shadow) -> Verdict {
         never_back(node, self.hard_state, found.hard_state)?;
-        let last = self.log.last();
+        let last = self.log.common(issued);
         let snapshot = found.snapshot.as_ref().map(|meta| meta.position).unwrap_or_default();
         let covered = last.index <= snapshot.index
             || found.entries.iter().any(|entry| entry.position == last)
@@ -53,6 +54,26 @@ impl Durable {
             format!("{node} had synced {last} and finds {end}, snapshot {snapshot}")
         })
     }
+}
+
+/// I14: recovering twice finds what recovering once does. Only log that a snapshot covers may be
+/// gone: the first time let go of it.
+pub fn same_again(node: NodeId, first: &Recovered, second: &Recovered) -> Verdict {
+    let covered = first.snapshot.as_ref().map(|meta| meta.position.index).unwrap_or_default();
+    let start = second.log_start;
+    let kept = first.entries.iter().filter(|entry| start.index < entry.index());
+    let same = (first.hard_state, &first.snapshot) == (second.hard_state, &second.snapshot)
+        && first.log_start <= start
+        && (start == first.log_start || start.index <= covered)
+        && kept.eq(&second.entries);
+    ensure(same, "I14", || {
+        let end = |it: &Recovered| it.entries.last().map_or(it.log_start, |entry| entry.position);
+        let told = |it: &Recovered| {
+            let snapshot = it.snapshot.as_ref().map(|meta| meta.position).unwrap_or_default();
+            format!("{:?}, {}..{}, snapshot {snapshot}", it.hard_state, it.log_start, end(it))
+        };
+        format!("{node} finds {} and, reading again, {}", told(first), told(second))
+    })
 }
 
 /// I9: what a message promises is true on the sender's disk.
@@ -133,6 +154,7 @@ impl Promises {
 mod tests {
     use super::*;
     use raft_core::types::{Term, WriteId};
+    use raft_core::write::SnapshotMeta;
 
     fn at(index: u64, term: u64) -> LogPosition {
         LogPosition::new(Index(index), Term(term))
@@ -208,12 +230,49 @@ mod tests {
             entries: (1..=last).map(entry).collect(),
             ..Recovered::default()
         };
-        assert!(disk().is_kept(NodeId(1), &found(5)).is_ok());
-        assert!(disk().is_kept(NodeId(1), &found(6)).is_ok());
-        let short = disk().is_kept(NodeId(1), &found(4));
-        assert_eq!(short.expect_err("5 is gone").rule, "I14");
+        let kept = |found: &Recovered| disk().is_kept(NodeId(1), found, &disk().log);
+        assert!(kept(&found(5)).is_ok() && kept(&found(6)).is_ok());
+        assert_eq!(kept(&found(4)).expect_err("5 is gone").rule, "I14");
         let forgot = Recovered { hard_state: HardState::default(), ..found(5) };
-        assert_eq!(disk().is_kept(NodeId(1), &forgot).expect_err("the vote is gone").rule, "I7");
+        assert_eq!(kept(&forgot).expect_err("the vote is gone").rule, "I7");
+        // A cut at 4 was under way: 4 and 5 may be gone, 3 may not.
+        let mut issued = disk().log;
+        issued.truncate(Index(4));
+        issued.push(at(4, 3));
+        assert!(disk().is_kept(NodeId(1), &found(3), &issued).is_ok());
+        let short = disk().is_kept(NodeId(1), &found(2), &issued);
+        assert_eq!(short.expect_err("3 is gone").rule, "I14");
+    }
+
+    #[test]
+    fn i14_recovering_twice_is_recovering_once() {
+        let found = |term| Recovered {
+            hard_state: HardState { term: Term(term), vote: None },
+            ..Recovered::default()
+        };
+        let entry = |index| raft_core::types::Entry {
+            position: at(index, 2),
+            payload: raft_core::types::Payload::Noop,
+        };
+        let log = |from, to| Recovered {
+            log_start: at(from, 2),
+            entries: (from + 1..=to).map(entry).collect(),
+            snapshot: Some(SnapshotMeta { position: at(4, 2), ..SnapshotMeta::default() }),
+            ..found(3)
+        };
+        let again = |first: &Recovered, second: &Recovered| same_again(NodeId(1), first, second);
+        assert!(again(&found(3), &found(3)).is_ok());
+        assert!(again(&log(2, 6), &log(2, 6)).is_ok());
+        assert!(again(&log(2, 6), &log(4, 6)).is_ok(), "a snapshot covers what is gone");
+        for (first, second) in [
+            (found(3), found(4)),
+            (log(2, 6), log(5, 6)),
+            (log(2, 6), log(2, 5)),
+            (log(4, 6), log(2, 6)),
+            (log(2, 6), Recovered { snapshot: None, ..log(2, 6) }),
+        ] {
+            assert_eq!(again(&first, &second).expect_err("another").rule, "I14");
+        }
     }
 
     #[test]

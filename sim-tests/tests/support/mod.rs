@@ -199,7 +199,7 @@ impl Story {
         };
         let answer = match &client.request {
             Request::Get { key, .. } => {
-                Answer::Got { record: store.get(key), revision: store.revision() }
+                Answer::Got { record: store.get(key).unwrap(), revision: store.revision() }
             }
             Request::List { query, .. } => Answer::Listed(store.list(query)),
             _ => unreachable!("a read"),
@@ -219,6 +219,6 @@ pub fn answer(reply: Reply) -> Answer {
         Reply::ConditionFailed { current, revision, .. } => {
             Answer::ConditionFailed { current, revision }
         }
-        Reply::Malformed(malformed) => unreachable!("{malformed:?}"),
+        reply => unreachable!("{reply:?}"),
     }
 }

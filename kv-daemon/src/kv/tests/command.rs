@@ -49,7 +49,7 @@ fn what_is_no_command_is_refused_with_its_place_and_changes_nothing() {
     let long_key = [&b"\x01\0\x01\0\x02\x01\x10"[..], &[b'k'; 4097]].concat();
     let cases: &[(&[u8], &str)] = &[
         (b"", "command at byte 0: version needs 1 bytes, 0 are left"),
-        (b"\x02\0\0\0", "command at byte 1: version 2, only 1 is known"),
+        (b"\x04\0\0\0", "command at byte 1: version 4, only 1 is known"),
         (b"\x01\0\0", "command at byte 3: count needs 1 bytes, 0 are left"),
         (b"\x01\0\x81\0", "command at byte 3: 129 parts, at most 128 are allowed"),
         (b"\x01\0\0\0\x07", "command: 1 bytes too many after byte 4"),

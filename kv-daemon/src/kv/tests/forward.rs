@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use carp::array::Epoch;
+use carp::{MemberId, Moved, Slot};
 use proptest::prelude::*;
 
 use super::*;
@@ -41,7 +43,7 @@ fn an_unsound_request_ends_at_the_border() {
     let cases: &[(&[u8], &str)] = &[
         (b"\x01\x03\0\0\0\0\0\0", "request at byte 8: a key must not be empty"),
         (b"\x02\x03", "request at byte 1: version 2, only 1 is known"),
-        (b"\x01\x05", "request at byte 2: request 5, 1 to 4 are known"),
+        (b"\x01\x06", "request at byte 2: request 6, 1 to 5 are known"),
         (
             b"\x01\x03\0\0\xff\xff\xff\xffk",
             "request at byte 8: key needs 4294967295 bytes, 1 are left",
@@ -95,6 +97,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         }),
         (key(), any_condition()).prop_map(|(key, condition)| Request::Delete { key, condition }),
         (query, any_level()).prop_map(|(query, level)| Request::List { query, level }),
+        (any_name(), part()).prop_map(|(cluster, text)| Request::SetMap { cluster, text }),
     ]
 }
 
@@ -107,6 +110,10 @@ fn any_record() -> impl Strategy<Value = Record> {
             version,
         },
     )
+}
+
+fn any_name() -> impl Strategy<Value = MemberId> {
+    "[a-z0-9._:-]{1,128}".prop_map(|name| MemberId::new(name).unwrap())
 }
 
 fn any_reason() -> impl Strategy<Value = Reason> {
@@ -124,6 +131,21 @@ fn any_reason() -> impl Strategy<Value = Reason> {
         Just(Reason::Forming),
         Just(Reason::Restoring),
         any::<String>().prop_map(|why| Reason::Invalid { why }),
+        any::<String>().prop_map(|why| Reason::MapRefused { why }),
+        any::<u64>().prop_map(|epoch| Reason::MapBehind { epoch }),
+        Just(Reason::Coming),
+        any_name().prop_map(|cluster| Reason::Unreachable { cluster }),
+        prop::collection::btree_map(any_name(), prop::collection::vec(any_bytes(1..9), 0..3), 0..3)
+            .prop_map(|owners| Reason::KeysApart { owners }),
+        (any::<u16>(), any_name(), any::<u32>(), any::<u64>()).prop_map(
+            |(slot, owner, slot_epoch, epoch)| Reason::Moved(Box::new(Moved {
+                slot: Slot(slot),
+                owner,
+                slot_epoch,
+                epoch: Epoch(epoch),
+                urls: vec!["http://10.0.0.1:7001".to_owned()],
+            }))
+        ),
     ]
 }
 
@@ -135,6 +157,8 @@ fn any_result() -> impl Strategy<Value = Result<Answer, Failure>> {
     prop_oneof![
         (prop::option::of(any_record()), any::<u64>())
             .prop_map(|(record, revision)| Ok(Answer::Got { record, revision })),
+        (any::<u64>(), any::<bool>())
+            .prop_map(|(epoch, changed)| Ok(Answer::MapSet { epoch, changed })),
         (any::<u64>(), any::<bool>(), any::<u64>()).prop_map(|(revision, created, version)| Ok(
             Answer::Put { revision, created, version }
         )),

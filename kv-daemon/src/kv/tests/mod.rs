@@ -5,6 +5,7 @@ mod command;
 mod forward;
 mod model;
 mod service;
+mod sharding;
 mod snapshot;
 mod store;
 

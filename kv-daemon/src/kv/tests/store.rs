@@ -45,8 +45,8 @@ fn revisions_count_changes_and_nothing_else() {
     // The key begins anew and none of its old revisions ever comes back.
     assert_eq!(apply(&put("a", "4")), put_done(6, true, 1));
     let expected = Record { value: bytes("4"), create_revision: 6, mod_revision: 6, version: 1 };
-    assert_eq!(store.get(b"a"), Some(expected));
-    assert_eq!(store.get(b"missing"), None);
+    assert_eq!(store.get(b"a"), Ok(Some(expected)));
+    assert_eq!(store.get(b"missing"), Ok(None));
     assert_eq!((store.keys(), store.bytes()), (2, 4));
 }
 
@@ -85,7 +85,7 @@ fn a_clone_is_a_view_that_does_not_change() {
         store.apply(&encoded(&request));
     }
     assert_eq!((view.digest(), view.keys(), view.revision()), (digest, 2, 2));
-    assert_eq!(view.get(b"a").unwrap().value, bytes("1"));
+    assert_eq!(view.get(b"a").unwrap().unwrap().value, bytes("1"));
     assert_ne!(store.digest(), digest);
 }
 
@@ -115,7 +115,7 @@ fn a_big_transaction_is_freed_although_its_records_live() {
     let command = Command { then: (0..100).map(put).collect(), ..Command::default() }.encode();
     store.apply(&command);
     assert!(command.is_unique());
-    assert_eq!(store.get(b"7").unwrap().value, bytes(&"v".repeat(999)));
+    assert_eq!(store.get(b"7").unwrap().unwrap().value, bytes(&"v".repeat(999)));
 }
 
 #[test]
@@ -192,7 +192,7 @@ proptest! {
         prop_assert_eq!(store.keys(), model.records.len() as u64);
         prop_assert_eq!(store.bytes(), model.bytes());
         for (key, record) in &model.records {
-            prop_assert_eq!(store.get(key), Some(record.clone()));
+            prop_assert_eq!(store.get(key), Ok(Some(record.clone())));
         }
         for query in &queries {
             prop_assert_eq!(store.list(query), model.list(query));
