@@ -23,6 +23,8 @@ pub mod operations {}
 pub mod simulation {}
 #[doc = include_str!("performance.md")]
 pub mod performance {}
+#[doc = include_str!("speed.md")]
+pub mod speed {}
 #[doc = include_str!("style.md")]
 pub mod style {}
 
@@ -32,6 +34,8 @@ pub mod decisions {
     pub mod commit_notice {}
     #[doc = include_str!("decisions/connections-between-nodes.md")]
     pub mod connections_between_nodes {}
+    #[doc = include_str!("decisions/connections-stay-on-one-thread.md")]
+    pub mod connections_stay_on_one_thread {}
     #[doc = include_str!("decisions/dependencies.md")]
     pub mod dependencies {}
     #[doc = include_str!("decisions/docs-are-tested.md")]

@@ -12,9 +12,11 @@ use raft_core::consensus::event::RoleName;
 use raft_core::node::{Handle, NodeEvent, NodeStatus};
 use raft_core::types::{ClusterId, Index, NodeId, Time};
 use tokio::sync::watch;
+use warp::http::HeaderValue;
 
 use crate::config::HttpLimits;
 use crate::form::{Hello, Identity, PROTOCOL, PeerSpec, Standing, Verdict};
+use crate::http::bell::together;
 use crate::http::body::Budget;
 use crate::http::reply::Teller;
 use crate::kv::request::{Answer, Failure, Outcome, Reason, Request};
@@ -52,6 +54,8 @@ pub struct Daemon {
     pub started: Instant,
     /// What the shell counts.
     pub metrics: HttpMetrics,
+    /// Its name as a header.
+    pub served_by: HeaderValue,
     /// The array of clusters, as this node lives in it.
     pub shard: Shard,
     /// What it was started with, as `/config` shows it.
@@ -102,7 +106,10 @@ impl Daemon {
         settings: serde_json::Value,
     ) -> Daemon {
         let bodies = Budget::new(limits.bodies_bytes_max);
+        // A name is made of letters, digits, dots, dashes and underscores (`config`).
+        let served_by = HeaderValue::from_str(&name).unwrap_or(HeaderValue::from_static("?"));
         Daemon {
+            served_by,
             name,
             node_id,
             address,
@@ -254,15 +261,15 @@ impl Daemon {
         };
         let handle = &serving.handle;
         let limits = Limits { value_bytes_max: self.value_bytes_max };
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut call = Call::new(request, handle.now() + left, asker.hops, limits)
+        let mut call = Call::new(request, handle.time_of(deadline), asker.hops, limits)
             .with_client_epoch(asker.epoch);
         let mut input = Input::Begin;
+        // One look at the clock per step: many of them would cost more than the steps.
+        let mut now = Instant::now();
         loop {
-            let news = self.leadership.subscribe();
             let owns = serving.store.ownership();
             let view = self.view(serving, &handle.status(), owns.as_deref());
-            input = match call.step(handle.now(), &view, input) {
+            input = match call.step(handle.time_of(now), &view, input) {
                 Step::Answer(result) => {
                     if let Err(Failure { reason: Reason::Moved(_), .. }) = &result {
                         self.shard.misdirected.fetch_add(1, Ordering::Relaxed);
@@ -274,12 +281,13 @@ impl Daemon {
                     Err(_) => Input::Misplaced,
                 },
                 Step::Propose(command) => {
-                    let begun = Instant::now();
-                    let outcome = handle.propose(command, Some(deadline)).await;
-                    self.metrics.commits.observe(begun.elapsed());
+                    let outcome = together(handle.propose(command, Some(deadline))).await;
+                    self.metrics.commits.observe(now.elapsed());
                     Input::Proposed(outcome)
                 }
-                Step::Barrier => Input::Barrier(handle.read_barrier(Some(deadline)).await),
+                Step::Barrier => {
+                    Input::Barrier(together(handle.read_barrier(Some(deadline))).await)
+                }
                 Step::Forward { to, hops } => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     let answer = serving.peers.forward(to, call.request(), left, hops);
@@ -301,10 +309,11 @@ impl Daemon {
                 }
                 Step::WaitForLeader { until } => {
                     let left = until.since(handle.now());
-                    self.wait_for_leader(serving, view.leader, news, left).await;
+                    self.wait_for_leader(serving, view.leader, left).await;
                     Input::Waited
                 }
             };
+            now = Instant::now();
         }
     }
 
@@ -318,13 +327,9 @@ impl Daemon {
     }
 
     /// Returns when the leader is another one than `known`, or after `at_most`.
-    async fn wait_for_leader(
-        &self,
-        serving: &Serving,
-        known: Option<NodeId>,
-        mut news: watch::Receiver<()>,
-        at_most: Duration,
-    ) {
+    async fn wait_for_leader(&self, serving: &Serving, known: Option<NodeId>, at_most: Duration) {
+        // First the ears, then the eyes: no news is missed between the two.
+        let mut news = self.leadership.subscribe();
         let end = tokio::time::Instant::now() + at_most;
         loop {
             let status = serving.handle.status();

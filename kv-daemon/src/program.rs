@@ -36,7 +36,9 @@ fn start(flags: Flags, also: impl Future<Output = ()> + Send + 'static) -> Resul
         let _ = writeln!(std::io::stdout(), "{}", config.describe());
         return Ok(());
     }
+    // Connections to this node have threads of their own: this one is for its connections to others.
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| Exit::other(format!("cannot start threads: {error}")))?;

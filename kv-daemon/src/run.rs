@@ -24,6 +24,7 @@ use crate::form::start::{Restart, check_restart};
 use crate::form::{Forming, Identity, formation_of};
 use crate::http::accept::{Accepting, listen};
 use crate::http::routes;
+use crate::http::workers::Workers;
 use crate::kv::request::{Answer, Failure, Outcome, Reason, Request};
 use crate::kv::shared::SharedStore;
 use crate::peers::{self, Endpoints, Peers, PeersConfig, Service};
@@ -125,9 +126,12 @@ impl Server {
         let endpoints = Endpoints::new(move || hello.hello(&listed));
         let client = routes::client(Arc::clone(&daemon));
         let filter = peers::routes(endpoints.clone()).or(client).unify();
+        let workers = Workers::start()
+            .map_err(|error| Exit::other(format!("cannot start threads: {error}")))?;
         let accepting = Accepting::start(
             listener,
             config.http.clone(),
+            workers,
             TowerToHyperService::new(warp::service(filter)),
         );
         let data_dir = config.data_dir.display().to_string();

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +22,17 @@ pub struct Member {
     pub address: String,
 }
 
-/// Voters, outgoing voters (only while a change is under way) and learners, with their names.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Voters, outgoing voters (only while a change is under way) and learners, with their names. A
+/// clone shares them: the node shows its membership to whoever asks after every pass.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Membership {
+    lists: Arc<Lists>,
+}
+
+/// What a [`Membership`] holds.
+#[derive(Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Lists {
     members: BTreeMap<NodeId, Member>,
     voters: BTreeSet<NodeId>,
     outgoing: BTreeSet<NodeId>,
@@ -35,7 +44,7 @@ impl Membership {
     pub fn of_voters(voters: impl IntoIterator<Item = (NodeId, Member)>) -> Membership {
         let members: BTreeMap<NodeId, Member> = voters.into_iter().collect();
         let voters = members.keys().copied().collect();
-        Membership { members, voters, outgoing: BTreeSet::new(), learners: BTreeSet::new() }
+        Membership::holding(members, voters, BTreeSet::new(), BTreeSet::new())
     }
 
     /// A membership of any shape. `None` when a listed id has no entry in `members`, a member is
@@ -46,62 +55,82 @@ impl Membership {
         outgoing: BTreeSet<NodeId>,
         learners: BTreeSet<NodeId>,
     ) -> Option<Membership> {
-        let membership = Membership { members, voters, outgoing, learners };
+        let membership = Membership::holding(members, voters, outgoing, learners);
         membership.is_sound().then_some(membership)
+    }
+
+    fn holding(
+        members: BTreeMap<NodeId, Member>,
+        voters: BTreeSet<NodeId>,
+        outgoing: BTreeSet<NodeId>,
+        learners: BTreeSet<NodeId>,
+    ) -> Membership {
+        Membership { lists: Arc::new(Lists { members, voters, outgoing, learners }) }
     }
 
     /// The rules of [`Membership::new`]; what comes from a peer or a disk is checked with this.
     pub fn is_sound(&self) -> bool {
-        let listed: BTreeSet<NodeId> =
-            self.voters.union(&self.outgoing).chain(&self.learners).copied().collect();
-        !self.voters.is_empty()
-            && self.learners.is_disjoint(&self.voters)
-            && listed.iter().eq(self.members.keys())
+        let Lists { members, voters, outgoing, learners } = &*self.lists;
+        let listed: BTreeSet<NodeId> = voters.union(outgoing).chain(learners).copied().collect();
+        !voters.is_empty() && learners.is_disjoint(voters) && listed.iter().eq(members.keys())
     }
 
     /// Every member in id order.
     pub fn members(&self) -> impl Iterator<Item = (NodeId, &Member)> {
-        self.members.iter().map(|(id, member)| (*id, member))
+        self.lists.members.iter().map(|(id, member)| (*id, member))
     }
 
     /// Name and address of one member.
     pub fn member(&self, id: NodeId) -> Option<&Member> {
-        self.members.get(&id)
+        self.lists.members.get(&id)
     }
 
     /// The voters after the change (all voters when no change is under way).
     pub fn voters(&self) -> &BTreeSet<NodeId> {
-        &self.voters
+        &self.lists.voters
     }
 
     /// The voters before the change; empty when no change is under way.
     pub fn outgoing(&self) -> &BTreeSet<NodeId> {
-        &self.outgoing
+        &self.lists.outgoing
     }
 
     /// Members that get the log and decide nothing.
     pub fn learners(&self) -> &BTreeSet<NodeId> {
-        &self.learners
+        &self.lists.learners
     }
 
     /// Whether the node decides: a voter of either side.
     pub fn is_voter(&self, id: NodeId) -> bool {
-        self.voters.contains(&id) || self.outgoing.contains(&id)
+        self.lists.voters.contains(&id) || self.lists.outgoing.contains(&id)
     }
 
     /// Whether the node is a member in any role.
     pub fn contains(&self, id: NodeId) -> bool {
-        self.members.contains_key(&id)
+        self.lists.members.contains_key(&id)
     }
 
     /// Whether a change is under way.
     pub fn is_joint(&self) -> bool {
-        !self.outgoing.is_empty()
+        !self.lists.outgoing.is_empty()
     }
 
     /// Nobody: what a node holds until its log gives it a membership.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        self.lists.members.is_empty()
+    }
+}
+
+/// As if it held its lists itself.
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Lists { members, voters, outgoing, learners } = &*self.lists;
+        f.debug_struct("Membership")
+            .field("members", members)
+            .field("voters", voters)
+            .field("outgoing", outgoing)
+            .field("learners", learners)
+            .finish()
     }
 }
 
@@ -112,12 +141,12 @@ impl fmt::Display for Membership {
             write!(f, "{name}")?;
             ids.iter().try_for_each(|id| write!(f, " {id}"))
         };
-        part("voters", &self.voters)?;
-        if !self.outgoing.is_empty() {
-            part(" outgoing", &self.outgoing)?;
+        part("voters", &self.lists.voters)?;
+        if !self.lists.outgoing.is_empty() {
+            part(" outgoing", &self.lists.outgoing)?;
         }
-        if !self.learners.is_empty() {
-            part(" learners", &self.learners)?;
+        if !self.lists.learners.is_empty() {
+            part(" learners", &self.lists.learners)?;
         }
         Ok(())
     }

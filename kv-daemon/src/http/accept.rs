@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use warp::http::{Request, Response};
 
 use super::pace::{Pace, Paced};
+use super::workers::Workers;
 use crate::config::HttpLimits;
 
 /// What a client over the connection limit is told before it is closed.
@@ -83,14 +84,19 @@ pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
 }
 
 impl Accepting {
-    /// Answers every request on `listener` with `service` until stopped.
-    pub fn start<S, B>(listener: TcpListener, limits: HttpLimits, service: S) -> Accepting
+    /// Answers every request on `listener` with `service`, on `workers`, until stopped.
+    pub fn start<S, B>(
+        listener: TcpListener,
+        limits: HttpLimits,
+        workers: Workers,
+        service: S,
+    ) -> Accepting
     where
         S: Answers<B>,
         B: AnswerBody,
     {
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(accept(listener, limits, service, stopped));
+        let task = tokio::spawn(accept(listener, limits, workers, service, stopped));
         Accepting { stop, task }
     }
 
@@ -117,6 +123,7 @@ impl Drop for Accepting {
 async fn accept<S, B>(
     listener: TcpListener,
     limits: HttpLimits,
+    workers: Workers,
     service: S,
     mut stopped: watch::Receiver<bool>,
 ) where
@@ -150,9 +157,13 @@ async fn accept<S, B>(
             continue;
         };
         full = false;
+        // Its thread is to be woken by it, not this one.
+        let Ok(stream) = stream.into_std() else { continue };
         let (limits, service, stopping) = (limits.clone(), service.clone(), stopping.clone());
-        connections.spawn(async move {
-            serve(stream, from, &limits, service, stopping).await;
+        workers.spawn(&mut connections, async move {
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                serve(stream, from, &limits, service, stopping).await;
+            }
             drop(place);
         });
     }
@@ -207,6 +218,9 @@ async fn serve<S, B>(
         .max_header_size(limits.head_bytes_max)
         .max_buf_size(limits.head_bytes_max.max(128 << 10))
         .pipeline_flush(true)
+        // A client may close its sending side and still gets its answer. It also spares a read per
+        // request, whose only use is to notice a client that is gone before its answer.
+        .half_close(true)
         .serve_connection(io, service);
 
     let mut connection = std::pin::pin!(connection);

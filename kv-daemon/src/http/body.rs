@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 use warp::http::HeaderMap;
@@ -146,7 +146,12 @@ where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
 {
-    match timeout(patience, stream.next()).await {
+    // Most bodies come with their head: only one that is waited for needs a timer.
+    let piece = match stream.next().now_or_never() {
+        Some(piece) => Ok(piece),
+        None => timeout(patience, stream.next()).await,
+    };
+    match piece {
         Err(_) => Err(BodyFault::TooSlow),
         Ok(None) => Ok(None),
         Ok(Some(Err(_))) => Err(BodyFault::Broken),

@@ -12,7 +12,7 @@ use warp::http::header::{ACCEPT, ETAG, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use warp::http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::reply::{self, Problem, Response};
-use super::routes::{Asked, Refused, bad_param, nothing_else};
+use super::routes::{Asked, REVISION, Refused, bad_param, nothing_else};
 use super::{body, condition};
 use crate::daemon::{Asker, Daemon};
 use crate::kv::request::{
@@ -24,7 +24,6 @@ use crate::units::parse_duration;
 /// Items of a page that does not say how many it wants.
 const LIST_ITEMS: u64 = 1000;
 
-const REVISION: HeaderName = HeaderName::from_static("kv-revision");
 const CONSISTENCY: HeaderName = HeaderName::from_static("kv-consistency");
 const CREATE_REVISION: HeaderName = HeaderName::from_static("kv-create-revision");
 const VERSION: HeaderName = HeaderName::from_static("kv-version");

@@ -2,6 +2,7 @@
 //! nothing about keys or leaders; it decides how much of the machine one client may take.
 
 pub mod accept;
+pub mod bell;
 pub mod body;
 pub mod carp;
 pub mod condition;
@@ -11,3 +12,4 @@ pub mod pace;
 pub mod path;
 pub mod reply;
 pub mod routes;
+pub mod workers;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Buf;
 use futures_util::Stream;
 use warp::http::header::ALLOW;
-use warp::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use warp::{Filter, Rejection};
 
 use super::path::{self, Params, Route};
@@ -22,6 +22,11 @@ use crate::units::parse_duration;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The most it may ask for. Longer: abandoned requests stay.
 const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// The store's revision that an answer is of.
+pub const REVISION: HeaderName = HeaderName::from_static("kv-revision");
+/// The node that answers.
+const SERVED_BY: HeaderName = HeaderName::from_static("kv-served-by");
 
 /// Why a handler did not do what was asked.
 pub type Refused = Box<Problem>;
@@ -83,7 +88,8 @@ where
     let _inflight = daemon.metrics.begin();
     let (route, rest) = Route::of(path);
     let mut pretty = false;
-    let result = dispatch(daemon, method, (route, path, rest), query, headers, body, &mut pretty);
+    let target = Target { route, path, rest, query };
+    let result = dispatch(daemon, method, target, begun, headers, body, &mut pretty);
     let response = match result.await {
         Ok(response) => response,
         Err(mut problem) => {
@@ -100,11 +106,20 @@ where
     finish(daemon, response)
 }
 
+/// What a request asks for, taken apart.
+struct Target<'a> {
+    route: Route,
+    path: &'a str,
+    /// What follows `/kv/`.
+    rest: &'a str,
+    query: &'a str,
+}
+
 async fn dispatch<S, B, E>(
     daemon: &Daemon,
     method: &Method,
-    (route, path, rest): (Route, &str, &str),
-    query: &str,
+    target: Target<'_>,
+    begun: Instant,
     headers: &HeaderMap,
     body: S,
     pretty: &mut bool,
@@ -113,7 +128,7 @@ where
     S: Stream<Item = Result<B, E>>,
     B: Buf,
 {
-    let begun = Instant::now();
+    let Target { route, path, rest, query } = target;
     if route == Route::Unknown {
         return Err(Problem::no_route(path));
     }
@@ -189,15 +204,12 @@ fn timeout(params: &mut Params<'_>) -> Result<Duration, Refused> {
 /// The headers that every response carries.
 fn finish(daemon: &Daemon, mut response: Response) -> Response {
     let headers = response.headers_mut();
-    if !headers.contains_key("kv-revision") {
-        headers.insert("kv-revision", HeaderValue::from(daemon.revision()));
+    if !headers.contains_key(REVISION) {
+        headers.insert(REVISION, HeaderValue::from(daemon.revision()));
     }
     if let Some(epoch) = daemon.serving().and_then(|serving| serving.store.map_epoch()) {
         headers.insert("carp-epoch", HeaderValue::from(epoch));
     }
-    // A name is made of letters, digits, dots, dashes and underscores (`config`).
-    if let Ok(name) = HeaderValue::from_str(&daemon.name) {
-        headers.insert("kv-served-by", name);
-    }
+    headers.insert(SERVED_BY, daemon.served_by.clone());
     response
 }

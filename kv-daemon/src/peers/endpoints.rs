@@ -243,12 +243,12 @@ impl Shared {
     /// A frame has to be a request of the kind that the path says, and fit to be taken at all.
     fn admit_message(
         &self,
-        kind: &str,
+        kinds: &[&str],
         cluster: ClusterId,
         message: &Message,
     ) -> Result<(), Refused> {
-        if message.body.is_reply() || message.body.kind() != kind {
-            let found = message.body.kind();
+        if message.body.is_reply() || !kinds.contains(&message.body.kind()) {
+            let (found, kind) = (message.body.kind(), kinds[0]);
             return Err(Refused::malformed(format!("a {found} was sent to /raft/{kind}")));
         }
         self.admit_line(Some(cluster), Some(message.from), Some(message.to))
@@ -257,7 +257,7 @@ impl Shared {
     /// One frame, one answer.
     async fn single(self: &Arc<Self>, kind: &str, body: Pieces) -> Result<Response, Refused> {
         let mut bytes = whole(body, SINGLE_BYTES_MAX).await?;
-        let message = self.take_message(kind, &mut bytes)?;
+        let message = self.take_message(&[kind], &mut bytes)?;
         let Some(message) = message.filter(|_| bytes.is_empty()) else {
             return Err(Refused::malformed(format!("/raft/{kind} takes exactly one frame")));
         };
@@ -279,7 +279,7 @@ impl Shared {
         let bytes = whole(body, SINGLE_BYTES_MAX).await?;
         let question = json::question(kind, self.config.node_id, &bytes);
         let message = question.map_err(Refused::malformed)?;
-        self.admit_message(kind, self.config.cluster, &message)?;
+        self.admit_message(&[kind], self.config.cluster, &message)?;
         let answer = self.ask_core(message).await?;
         match answer.as_ref().and_then(json::reply) {
             None => Ok(no_answer()),
@@ -308,7 +308,7 @@ impl Shared {
     ) -> Result<Response, Refused> {
         let mut bytes = whole(body, self.config.frame_bytes_max).await?;
         let mut messages = Vec::new();
-        while let Some(message) = self.take_message(kind, &mut bytes)? {
+        while let Some(message) = self.take_message(&[kind], &mut bytes)? {
             messages.push(message);
         }
         let Some(sender) = messages.first().map(|message| message.from) else {
@@ -346,7 +346,7 @@ impl Shared {
             stream.answers.clone(),
             Box::new(move |answer, piece| encode_frame(cluster, &answer, piece)),
         );
-        self.runtime.spawn(self.clone().read_stream(kind, sender, stream, body));
+        tokio::spawn(self.clone().read_stream(kind, sender, stream, body));
         with_type(FRAMES, warp::reply::stream(answers).into_response())
     }
 
@@ -374,9 +374,13 @@ impl Shared {
             buffer.extend_from_slice(&piece);
             let mut messages = Vec::new();
             let taken = loop {
-                match self.take_message(kind, &mut buffer) {
+                match self.take_message(&[kind, "heartbeat"], &mut buffer) {
                     Ok(Some(message)) if message.from == sender => {
-                        stream.expect(message.id);
+                        if matches!(message.body, Body::Heartbeat { .. }) {
+                            self.peer(sender).heartbeat_came();
+                        } else {
+                            stream.expect(message.id);
+                        }
                         messages.push(message);
                     }
                     Ok(Some(message)) => break Err(format!("a frame of {}", message.from)),
@@ -407,7 +411,7 @@ impl Shared {
             answers.clone(),
             Box::new(|(id, result), piece| put_answer(piece, id, &result)),
         );
-        self.runtime.spawn(self.clone().read_proposals(sender, answers, body));
+        tokio::spawn(self.clone().read_proposals(sender, answers, body));
         with_type(FRAMES, warp::reply::stream(frames).into_response())
     }
 
@@ -477,7 +481,7 @@ impl Shared {
         };
         let call = service.call(request, incoming.time_left, incoming.hops);
         let answers = answers.clone();
-        self.runtime.spawn(async move {
+        tokio::spawn(async move {
             let result = call.await;
             answer(&answers, id, encode_result(&result));
             drop(permit);
@@ -485,8 +489,13 @@ impl Shared {
         Ok(true)
     }
 
-    /// Takes the first message of this kind off the buffer; `None` when there is no whole one.
-    fn take_message(&self, kind: &str, buffer: &mut BytesMut) -> Result<Option<Message>, Refused> {
+    /// Takes the first message, of one of these kinds, off the buffer; `None` when there is no whole
+    /// one.
+    fn take_message(
+        &self,
+        kinds: &[&str],
+        buffer: &mut BytesMut,
+    ) -> Result<Option<Message>, Refused> {
         let decoder = FrameDecoder::new(self.config.frame_bytes_max);
         let decoded = decoder.decode(buffer);
         let Some((cluster, message)) =
@@ -494,7 +503,7 @@ impl Shared {
         else {
             return Ok(None);
         };
-        self.admit_message(kind, cluster, &message)?;
+        self.admit_message(kinds, cluster, &message)?;
         Ok(Some(message))
     }
 

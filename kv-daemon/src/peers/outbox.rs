@@ -69,6 +69,20 @@ impl<T> Outbox<T> {
         Ok(())
     }
 
+    /// Queues an item if it would leave at once: nothing waits, and somebody waits to write. Gives
+    /// it back otherwise.
+    pub(super) fn push_if_idle(&self, item: T, bytes: usize) -> Result<(), T> {
+        let mut state = self.lock();
+        let idle = state.open && !state.closed && state.queue.is_empty();
+        if !idle || state.reader.is_none() {
+            return Err(item);
+        }
+        state.bytes += bytes;
+        state.queue.push_back((item, bytes));
+        state.wake();
+        Ok(())
+    }
+
     /// Queues an item in place of the queued ones it makes useless; the oldest leaves when there is
     /// no room. Returns how many were pushed out for want of room.
     pub(super) fn push_newest(
@@ -228,6 +242,21 @@ mod tests {
         assert_eq!(outbox.push_newest(21, 1, |old| 20 <= *old), 0);
         assert_eq!(outbox.push_newest(30, 1, |_| false), 1, "the oldest makes room");
         assert_eq!(outbox.take_all(), [21, 30]);
+    }
+
+    #[tokio::test]
+    async fn an_item_in_a_hurry_is_taken_only_where_it_leaves_at_once() {
+        let outbox = Arc::new(Outbox::new(10, 10));
+        assert_eq!(outbox.push_if_idle(1, 1), Err(1), "nobody reads yet");
+        let mut frames = frames(&outbox);
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(Pin::new(&mut frames).poll_next(&mut context), Poll::Pending);
+        assert_eq!(outbox.push_if_idle(2, 1), Ok(()));
+        assert_eq!(outbox.push_if_idle(3, 1), Err(3), "another one waits");
+        assert_eq!(frames.next().await, Some(Ok(Bytes::from_static(&[2]))));
+        assert_eq!(Pin::new(&mut frames).poll_next(&mut context), Poll::Pending);
+        outbox.set_open(false);
+        assert_eq!(outbox.push_if_idle(4, 1), Err(4), "the gate is shut");
     }
 
     #[tokio::test]

@@ -130,6 +130,8 @@ impl Waiting {
         if let Some(waiter) = state.singles.remove(&(answer.to, class, answer.id)) {
             return waiter.send(answer).is_ok();
         }
+        // A heartbeat that came along with appends is answered along with them.
+        let class = if class == Class::Heartbeat { Class::Append } else { class };
         let alike = |open: &&Arc<AnswerStream>| open.peer == answer.to && open.class == class;
         let mut streams = state.streams.iter().rev().filter(alike);
         // An answer whose request came on a stream that is gone (or was covered by an answer that
@@ -168,12 +170,15 @@ impl AnswerStream {
     /// Queues an answer. It covers its own request and all older ones of this stream; should an
     /// older one be answered later nevertheless, that answer is sent too.
     fn answer(&self, answer: Message) -> bool {
+        const ANSWER_BYTES: usize = 128;
+        if Class::of(&answer.body) != Some(self.class) {
+            return self.answers.push(answer, ANSWER_BYTES).is_ok();
+        }
         let mut outstanding = self.outstanding();
         let newer = outstanding.split_off(&(answer.id.saturating_add(1)));
         *outstanding = newer;
         let done = outstanding.is_empty();
         drop(outstanding);
-        const ANSWER_BYTES: usize = 128;
         let queued = self.answers.push(answer, ANSWER_BYTES).is_ok();
         if done {
             self.all_answered.notify_one();
@@ -238,6 +243,19 @@ mod tests {
         waiting.close(&new);
         assert!(!waiting.route(answer(1, 9)), "a batch only takes what it asked for");
         assert!(ids(&batch).is_empty());
+    }
+
+    #[test]
+    fn an_answer_to_a_heartbeat_goes_along_with_those_to_appends_and_covers_none() {
+        let waiting = Waiting::default();
+        let stream = waiting.stream(NodeId(1), Class::Append, true);
+        let snapshots = waiting.stream(NodeId(1), Class::Snapshot, true);
+        stream.expect(4);
+        let body = Body::HeartbeatReply { round: 1, matched: Index(1), received: Index(1) };
+        let beat = Message { from: NodeId(9), to: NodeId(1), term: Term(1), id: 5, body };
+        assert!(waiting.route(beat));
+        assert!(!stream.is_done(), "the append is not answered by it");
+        assert_eq!((ids(&stream), ids(&snapshots)), (vec![5], vec![]));
     }
 
     #[test]

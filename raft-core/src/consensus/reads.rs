@@ -160,6 +160,15 @@ impl super::follower::Follower {
 }
 
 impl Raft {
+    /// Whether reads that come in now have to wait for the end of a round, or of a question.
+    pub fn confirms_reads(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => !leader.reads.rounds.is_empty(),
+            Role::Follower(follower) => follower.reads.asked.is_some(),
+            Role::PreCandidate(_) | Role::Candidate(_) => false,
+        }
+    }
+
     /// A client's read.
     pub(crate) fn read(&mut self, id: ReadId) {
         let refusal = match (&mut self.role, self.common.config.reads_max) {

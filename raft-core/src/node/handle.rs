@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::events::{Listeners, NodeEvent, NodeFailure, Receiver};
-use super::inbox::{Inbox, Lanes, NewProposal, NewRead, Order, Reader};
+use super::inbox::{Gather, Inbox, Lanes, NewProposal, NewRead, Order, Reader};
 use super::lock;
 use super::metrics::{Counters, NodeMetrics};
 use super::status::NodeStatus;
@@ -162,6 +162,11 @@ impl<S: StateMachine> Handle<S> {
         self.shared.clock.now()
     }
 
+    /// That moment, on the same clock; what lies before the node's start is its start.
+    pub fn time_of(&self, moment: Instant) -> Time {
+        self.shared.clock.at(moment)
+    }
+
     /// Tells the node to stop, and returns at once: nothing new is accepted, what was accepted is
     /// written and synced, everybody who waits gets an answer, then comes [`NodeEvent::Stopped`].
     pub fn stop(&self) {
@@ -182,7 +187,7 @@ impl<S: StateMachine> Shared<S> {
         let failure = lock(&self.failure).get_or_insert(failure).clone();
         self.inbox.stop();
         let mut left = Lanes::default();
-        self.inbox.take(Some(Duration::ZERO), &mut left);
+        self.inbox.take(Some(Duration::ZERO), Gather::default(), &mut left);
         let mut status = NodeStatus::clone(&lock(&self.status));
         status.failed = Some(failure.clone());
         *lock(&self.status) = Arc::new(status);

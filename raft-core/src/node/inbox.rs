@@ -11,7 +11,8 @@
 //! | orders (transfer, snapshot) | count | refused |
 //! | lost peers | one per peer, count | dropped: it is a hint |
 //!
-//! Nobody but the raft thread ever waits here.
+//! Nobody but the raft thread ever waits here. While the raft thread says so, proposals and reads
+//! gather at the door without waking it ([`Gather`]).
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex};
@@ -105,6 +106,13 @@ pub(crate) struct Lanes<S: StateMachine> {
     pub(crate) stop: bool,
 }
 
+/// What of the clients' wishes is to gather at the door, so that many of them make one pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gather {
+    pub(crate) proposals: bool,
+    pub(crate) reads: bool,
+}
+
 /// See the top of this file.
 pub(crate) struct Inbox<S: StateMachine> {
     limits: InboxLimits,
@@ -118,11 +126,18 @@ struct Door<S: StateMachine> {
     closed: bool,
     /// The raft thread sleeps: without that, an arrival costs no system call.
     sleeper: bool,
+    /// What neither wakes the raft thread nor is taken yet.
+    gather: Gather,
 }
 
 impl<S: StateMachine> Inbox<S> {
     pub(crate) fn new(limits: InboxLimits) -> Inbox<S> {
-        let door = Door { lanes: Lanes::default(), closed: false, sleeper: false };
+        let door = Door {
+            lanes: Lanes::default(),
+            closed: false,
+            sleeper: false,
+            gather: Gather::default(),
+        };
         Inbox { limits, door: Mutex::new(door), arrived: Condvar::new() }
     }
 
@@ -218,11 +233,15 @@ impl<S: StateMachine> Inbox<S> {
         });
     }
 
-    /// Takes everything; waits for it at most this long (`None`: for ever). What was in `lanes`
-    /// must have been used up: its memory is used again.
-    pub(crate) fn take(&self, at_most: Option<Duration>, lanes: &mut Lanes<S>) {
+    /// Takes everything but what is to gather; waits for something at most this long (`None`: for
+    /// ever). What was in `lanes` must have been used up: its memory is used again.
+    pub(crate) fn take(&self, at_most: Option<Duration>, gather: Gather, lanes: &mut Lanes<S>) {
+        assert!(lanes.is_empty(), "a pass left something in its lanes");
+        lanes.message_bytes = 0;
+        lanes.proposal_bytes = 0;
         let mut door = lock(&self.door);
-        if door.lanes.is_empty() && at_most != Some(Duration::ZERO) {
+        door.gather = gather;
+        if !door.calls() && at_most != Some(Duration::ZERO) {
             door.sleeper = true;
             door = match at_most {
                 None => super::wait(&self.arrived, door),
@@ -230,17 +249,22 @@ impl<S: StateMachine> Inbox<S> {
             };
             door.sleeper = false;
         }
-        assert!(lanes.is_empty(), "a pass left something in its lanes");
-        lanes.message_bytes = 0;
-        lanes.proposal_bytes = 0;
         std::mem::swap(&mut door.lanes, lanes);
+        // What gathers is given back to the door.
+        if gather.proposals {
+            std::mem::swap(&mut door.lanes.proposals, &mut lanes.proposals);
+            std::mem::swap(&mut door.lanes.proposal_bytes, &mut lanes.proposal_bytes);
+        }
+        if gather.reads {
+            std::mem::swap(&mut door.lanes.reads, &mut lanes.reads);
+        }
     }
 
     /// Changes what waits, and wakes the raft thread if it sleeps.
     fn put<T>(&self, change: impl FnOnce(&mut Door<S>) -> T) -> T {
         let mut door = lock(&self.door);
         let result = change(&mut door);
-        let wake = door.sleeper && !door.lanes.is_empty();
+        let wake = door.sleeper && door.calls();
         if wake {
             // One wake is enough for all that comes until the raft thread is up.
             door.sleeper = false;
@@ -253,13 +277,26 @@ impl<S: StateMachine> Inbox<S> {
     }
 }
 
+impl<S: StateMachine> Door<S> {
+    /// Whether there is something the raft thread has to see to now.
+    fn calls(&self) -> bool {
+        let Lanes { proposals, reads, .. } = &self.lanes;
+        !self.lanes.is_quiet()
+            || !(self.gather.proposals || proposals.is_empty())
+            || !(self.gather.reads || reads.is_empty())
+    }
+}
+
 impl<S: StateMachine> Lanes<S> {
     /// Whether nothing came in.
     pub(crate) fn is_empty(&self) -> bool {
+        self.is_quiet() && self.proposals.is_empty() && self.reads.is_empty()
+    }
+
+    /// Whether nothing came in but what clients ask for.
+    fn is_quiet(&self) -> bool {
         self.own.is_empty()
             && self.messages.is_empty()
-            && self.proposals.is_empty()
-            && self.reads.is_empty()
             && self.orders.is_empty()
             && self.peers_down.is_empty()
             && !self.stop
@@ -347,10 +384,10 @@ mod tests {
         assert_eq!(inbox.messages(vec![chunk(1), heartbeat()]), 1);
         assert_eq!(inbox.messages(vec![heartbeat(), heartbeat(), heartbeat()]), 1, "by count");
         let mut lanes = Lanes::default();
-        inbox.take(None, &mut lanes);
+        inbox.take(None, Gather::default(), &mut lanes);
         assert_eq!(lanes.messages.len(), 4);
         lanes.messages.clear();
-        inbox.take(Some(Duration::ZERO), &mut lanes);
+        inbox.take(Some(Duration::ZERO), Gather::default(), &mut lanes);
         assert_eq!(inbox.messages(vec![chunk(60), chunk(60)]), 1, "what was taken counts no more");
     }
 
@@ -366,6 +403,24 @@ mod tests {
     }
 
     #[test]
+    fn what_gathers_stays_at_the_door_and_wakes_nobody() {
+        let inbox: Inbox<Nothing> = Inbox::new(LIMITS);
+        let gather = Gather { proposals: true, reads: false };
+        let mut lanes = Lanes::default();
+        assert!(inbox.propose(proposal(4)).is_ok());
+        inbox.take(Some(Duration::from_millis(1)), gather, &mut lanes);
+        assert!(lanes.is_empty() && !lock(&inbox.door).calls(), "it is not waited for");
+        inbox.own([Input::Room(true)]);
+        inbox.take(None, gather, &mut lanes);
+        assert_eq!((lanes.own.len(), lanes.proposals.len()), (1, 0), "other things pass it");
+        lanes.own.clear();
+        assert!(inbox.propose(proposal(4)).is_ok());
+        assert!(inbox.propose(proposal(4)).is_err(), "the bounds hold meanwhile");
+        inbox.take(None, Gather::default(), &mut lanes);
+        assert_eq!(lanes.proposals.len(), 2);
+    }
+
+    #[test]
     fn after_the_stop_only_our_own_threads_are_let_in() {
         let inbox: Inbox<Nothing> = Inbox::new(LIMITS);
         inbox.stop();
@@ -374,7 +429,7 @@ mod tests {
         inbox.peer_down(NodeId(1));
         inbox.own([Input::Room(true)]);
         let mut lanes = Lanes::default();
-        inbox.take(None, &mut lanes);
+        inbox.take(None, Gather::default(), &mut lanes);
         assert!(lanes.stop && lanes.own.len() == 1);
         assert!(lanes.messages.is_empty() && lanes.peers_down.is_empty());
     }

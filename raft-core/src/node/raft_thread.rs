@@ -1,6 +1,7 @@
 //! The raft thread: takes everything that came in, steps all of it, then carries out what that asks
-//! for, once. That is the group commit: however many proposals came in during a pass, they make one
-//! write and one message to each follower.
+//! for, once. That is the group commit: while one batch is on its way to a majority the proposals
+//! that come in gather at the door, and then make one write and one message to each follower. The
+//! same with reads: they gather while a round that confirms earlier ones is under way.
 //!
 //! It never touches a disk or a socket, so a heartbeat never waits for a sync. It decides nothing:
 //! the replica does.
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::events::{NodeEvent, NodeFailure};
 use super::handle::Shared;
-use super::inbox::{Lanes, NewProposal, NewRead, Order, Reader};
+use super::inbox::{Gather, Lanes, NewProposal, NewRead, Order, Reader};
 use super::lock;
 use super::snapshot_threads::ReadJob;
 use super::status::NodeStatus;
@@ -31,6 +32,10 @@ use crate::write::SnapshotMeta;
 /// How long a stopping node waits for its last writes: a disk that hangs must not keep clients from
 /// their answers.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long clients' wishes gather at most. Longer: a majority that is slow, or far away, slows down
+/// who does not have to wait for it. Shorter: smaller batches, each with its messages and its syncs.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// Where the raft thread sends what others do.
 pub(crate) struct Outlets {
@@ -61,6 +66,8 @@ pub(crate) struct RaftThread<S: StateMachine> {
     /// The newest write handed out, and the newest that is synced.
     written: WriteId,
     persisted: WriteId,
+    /// When clients' wishes were last let in.
+    let_in_at: Time,
     /// Told to stop; by when at the latest.
     stop_by: Option<Instant>,
 }
@@ -89,6 +96,7 @@ impl<S: StateMachine> RaftThread<S> {
             },
             written: WriteId(0),
             persisted: WriteId(0),
+            let_in_at: Time(0),
             stop_by: None,
         }
     }
@@ -112,13 +120,20 @@ impl<S: StateMachine> RaftThread<S> {
 
     /// Everything that came in, and the time.
     fn take_in(&mut self) {
-        let mut wait = self.shared.clock.until(self.replica.deadline());
+        let now = self.shared.clock.now();
+        let gather_until = self.let_in_at + GATHER_MAX;
+        let gather = if now < gather_until { self.gather() } else { Gather::default() };
+        let mut deadline = self.replica.deadline();
+        if gather != Gather::default() {
+            deadline = deadline.min(gather_until);
+        }
+        let mut wait = (deadline < Time::NEVER).then(|| deadline.since(now));
         if let Some(stop_by) = self.stop_by {
             let left = stop_by.saturating_duration_since(Instant::now());
             wait = Some(wait.map_or(left, |wait| wait.min(left)));
         }
         let mut lanes = std::mem::take(&mut self.lanes);
-        self.shared.inbox.take(wait, &mut lanes);
+        self.shared.inbox.take(wait, gather, &mut lanes);
         let now = self.shared.clock.now();
         for input in lanes.own.drain(..) {
             self.note(&input);
@@ -129,6 +144,9 @@ impl<S: StateMachine> RaftThread<S> {
         }
         for peer in std::mem::take(&mut lanes.peers_down) {
             self.replica.step(now, Input::PeerDown(peer));
+        }
+        if !lanes.proposals.is_empty() || !lanes.reads.is_empty() {
+            self.let_in_at = now;
         }
         for NewProposal { command, deadline, answer } in lanes.proposals.drain(..) {
             let id = ProposalId(self.next_id());
@@ -150,6 +168,19 @@ impl<S: StateMachine> RaftThread<S> {
             self.replica.step(now, Input::Wake);
         }
         self.lanes = lanes;
+    }
+
+    /// What would only wait in the core, and had better wait at the door.
+    fn gather(&self) -> Gather {
+        if self.stop_by.is_some() {
+            return Gather::default();
+        }
+        let raft = self.replica.raft();
+        let log = raft.log();
+        Gather {
+            proposals: raft.role_name() == RoleName::Leader && log.committed() < log.last().index,
+            reads: raft.confirms_reads(),
+        }
     }
 
     /// What our own threads say is also told to listeners.

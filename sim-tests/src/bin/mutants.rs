@@ -98,17 +98,14 @@ fn attempt(
     }
     let target = work.join("target");
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "-p", "sim-tests", "--bin", "sim"])
+        .args(["build", "--quiet", "--profile", "mutants", "-p", "sim-tests", "--bin", "sim"])
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", "--cap-lints=allow")
-        // Each differs from the one before in a few lines.
-        .env("CARGO_INCREMENTAL", "1")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .current_dir(tree)
         .status()?;
     let caught = if built.success() {
         let (seeds, from) = (args.seeds.to_string(), args.from.to_string());
-        let output = Command::new(target.join("release/sim"))
+        let output = Command::new(target.join("mutants/sim"))
             .args(["--seeds", &seeds, "--from", &from, "--failures", "1", "--out"])
             .arg(work.join("plans"))
             .output()?;
