@@ -22,6 +22,9 @@ struct Args {
     /// Most seeds for each.
     #[arg(long, default_value_t = 2_000)]
     seeds: u64,
+    /// Stops beginning new seeds of a mutant after so many seconds.
+    #[arg(long, default_value_t = 900)]
+    seconds: u64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
@@ -104,13 +107,15 @@ fn attempt(
         .current_dir(tree)
         .status()?;
     let caught = if built.success() {
-        let (seeds, from) = (args.seeds.to_string(), args.from.to_string());
+        let Args { seeds, seconds, from, .. } = args;
         let output = Command::new(target.join("mutants/sim"))
-            .args(["--seeds", &seeds, "--from", &from, "--failures", "1", "--out"])
+            .args(["--seeds", &seeds.to_string(), "--seconds", &seconds.to_string()])
+            .args(["--from", &from.to_string(), "--failures", "1", "--out"])
             .arg(work.join("plans"))
             .output()?;
-        first_failure(&String::from_utf8_lossy(&output.stdout), args.from)
-            .ok_or_else(|| format!("not caught in {} seeds", args.seeds))
+        let told = String::from_utf8_lossy(&output.stdout);
+        let run = told.split(" seeds from ").next().unwrap_or_default();
+        first_failure(&told, *from).ok_or_else(|| format!("not caught in {run} seeds"))
     } else {
         Err("does not build".to_owned())
     };

@@ -253,9 +253,7 @@ impl<A: App> Invariants<A> {
         raft: &Raft,
     ) -> Verdict {
         let before = self.disks.entry(node).or_default();
-        if self.harmed >> machine.0 & 1 == 0 {
-            before.durable.is_kept(node, recovered, &before.issued)?;
-        }
+        before.durable.is_kept(node, recovered, &before.issued)?;
         let mut shadow = Shadow::new(recovered.log_start);
         for entry in &recovered.entries {
             self.ledger.entry(node, shadow.last(), entry)?;

@@ -40,8 +40,10 @@ impl Durable {
         write.entries.iter().for_each(|entry| self.log.push(entry.position));
     }
 
-    /// I7 and I14: a start on a sound disk finds all that was durable, but for what a later write,
-    /// `issued` and perhaps not synced, has cut off.
+    /// I7 and I14: a start finds all that was durable, but for what a later write, `issued` and
+    /// perhaps not synced, has cut off. On a harmed disk too: whatever strikes what was synced leaves
+    /// a trace (`disk::rot` keeps what would leave none away from it), so a node that lost
+    /// something has to refuse to start. A wiped disk is another node's and starts from nothing.
     pub fn is_kept(&self, node: NodeId, found: &Recovered, issued: &Shadow) -> Verdict {
         never_back(node, self.hard_state, found.hard_state)?;
         let last = self.log.common(issued);
