@@ -280,3 +280,213 @@ impl Scenes<'_> {
         (self.damages && !victims.is_empty()).then(|| Machine(*rng.pick(&victims)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generate;
+
+    /// A scene, made at some time, and the plan around it.
+    struct Drawn {
+        at: Duration,
+        timeout: Duration,
+        plan: Plan,
+    }
+
+    impl Drawn {
+        fn all<T>(&self, of: impl Fn(Duration, &Fault) -> Option<T>) -> Vec<T> {
+            self.plan.faults.iter().filter_map(|it| of(it.at, &it.what)).collect()
+        }
+
+        /// The one fault of this kind.
+        fn one<T>(&self, of: impl Fn(Duration, &Fault) -> Option<T>) -> T {
+            let mut all = self.all(of);
+            assert_eq!(all.len(), 1, "{}", self.plan);
+            all.remove(0)
+        }
+
+        /// From when to when nothing reaches whom.
+        fn cuts(&self) -> Vec<(Duration, Duration, Target)> {
+            self.all(|at, it| match it {
+                Fault::Cut { links: Links::Around(target), lasts, .. } => {
+                    Some((at, at + *lasts, *target))
+                }
+                _ => None,
+            })
+        }
+    }
+
+    const DAMAGED: u8 = 0b10;
+
+    type Make = fn(&Scenes<'_>, &mut Rng, Duration, &mut Lines);
+
+    /// A scene in each of many plans with at least three voters, of which the second may be damaged.
+    /// All are ordinary lines of a plan, and their requests come from clients of their own.
+    fn draw(damages: bool, make: Make) -> Vec<Drawn> {
+        let plans = (0..90).map(generate::plan).filter(|plan| 3 <= plan.voters);
+        let drawn = plans.map(|plan| {
+            let mut plan = Plan { faults: Vec::new(), ops: Vec::new(), ..plan };
+            let (at, mut lines) = (plan.chaos / 2, Lines::default());
+            let scenes = Scenes { plan: &plan, damaged: DAMAGED, damages };
+            make(&scenes, &mut Rng::new(plan.seed), at, &mut lines);
+            let timeout = scenes.timeout();
+            lines.faults.sort_by_key(|it| it.at);
+            lines.ops.sort_by_key(|it| it.at);
+            (plan.faults, plan.ops) = (lines.faults, lines.ops);
+            assert_eq!(plan.to_string().parse().as_ref(), Ok(&plan));
+            assert_eq!(plan.refusal(), None);
+            for Timed { what, .. } in &plan.ops {
+                let number = what.client.checked_sub(CLIENTS_FROM).expect("a client of scenes");
+                assert!(number < CLIENTS && what.key == KEYS_FROM + u16::from(number));
+                assert!(what.via.is_none_or(|via| via.0 < plan.machines()));
+            }
+            Drawn { at, timeout, plan }
+        });
+        let drawn: Vec<Drawn> = drawn.collect();
+        assert!(30 < drawn.len());
+        drawn
+    }
+
+    #[test]
+    fn a_deposed_leader_is_cut_off_and_still_asked() {
+        for scene in draw(true, |it, rng, at, lines| it.deposed(rng, at, lines)) {
+            let cuts = scene.cuts();
+            let &[(from, until, target)] = &cuts[..] else { panic!("{cuts:?}") };
+            assert_eq!((from, target), (scene.at, Target::Leader));
+            assert!(scene.timeout <= until - from, "long enough for an election");
+            let meanwhile = scene.plan.ops.iter().filter(|op| (from..until).contains(&op.at));
+            assert!(0 < meanwhile.count());
+        }
+    }
+
+    #[test]
+    fn a_leader_falls_asleep_before_it_is_cut_off() {
+        for scene in draw(true, |it, rng, at, lines| it.asleep(rng, at, lines)) {
+            let (asleep, wakes) = scene.one(|at, it| match it {
+                Fault::Pause { target: Target::Leader, lasts } => Some((at, at + *lasts)),
+                _ => None,
+            });
+            let cuts = scene.cuts();
+            let &[(from, until, target)] = &cuts[..] else { panic!("{cuts:?}") };
+            assert_eq!((asleep, target), (scene.at, Target::Leader));
+            assert!(asleep < from && from < wakes && wakes < until);
+            assert!(scene.plan.ops.iter().all(|op| asleep < op.at && op.at < wakes));
+            assert!(!scene.plan.ops.is_empty());
+        }
+    }
+
+    #[test]
+    fn whoever_is_behind_misses_snapshots_of_everybody() {
+        for damages in [true, false] {
+            let mut rots = 0;
+            for scene in draw(damages, |it, rng, at, lines| it.behind(rng, at, lines)) {
+                let (from, until, target) = scene.cuts()[0];
+                assert!(from == scene.at && scene.timeout * 4 <= until - from);
+                for machine in (0..scene.plan.machines()).map(Machine) {
+                    let taken = scene.all(|at, it| {
+                        let whose = *it == Fault::Snapshot { target: Target::One(machine) };
+                        (whose && from < at && at < until).then_some(())
+                    });
+                    assert_eq!(taken.len(), 2);
+                }
+                let rotten = scene.all(|at, it| match it {
+                    Fault::Disk { target, fault: DiskFault::Rot { .. } } => Some((at, *target)),
+                    _ => None,
+                });
+                for (at, on) in rotten {
+                    assert!(on == target && on == Target::One(Machine(1)) && until < at);
+                    rots += 1;
+                }
+            }
+            assert_eq!(0 < rots, damages);
+        }
+    }
+
+    #[test]
+    fn crowns_change_under_repeated_messages() {
+        for scene in draw(true, |it, rng, at, lines| it.recrowned(rng, at, lines)) {
+            let until = scene.one(|at, it| match it {
+                Fault::Links { links: Links::All, weather, lasts } => {
+                    assert!(300_000 <= weather.twice && scene.timeout <= weather.late);
+                    Some(at + *lasts)
+                }
+                _ => None,
+            });
+            let changes = scene.all(|at, it| match it {
+                Fault::Transfer { .. }
+                | Fault::Cut { links: Links::Around(Target::Leader), .. }
+                | Fault::Crash { target: Target::Leader, .. } => Some(at),
+                _ => None,
+            });
+            assert!((1..5).contains(&changes.len()));
+            assert_eq!(changes.len() + 1, scene.plan.faults.len());
+            assert!(changes.iter().all(|at| scene.at < *at && *at < until));
+        }
+    }
+
+    #[test]
+    fn last_words_are_large_and_rot_while_nobody_looks() {
+        for scene in draw(true, |it, rng, at, lines| it.last_words(rng, at, lines)) {
+            let victim = Target::One(Machine(1));
+            let (dies, wakes) = scene.one(|at, it| match it {
+                Fault::Crash { target, down, loss: CrashLoss::Nothing, .. } => {
+                    assert_eq!(*target, victim);
+                    Some((at, at + *down))
+                }
+                _ => None,
+            });
+            let rots = scene.one(|at, it| {
+                let fault = DiskFault::Rot { rot: Rot::Flip, place: Place::Wal };
+                (*it == Fault::Disk { target: victim, fault }).then_some(at)
+            });
+            assert!(dies < rots && rots < wakes);
+            assert!(scene.plan.ops.iter().any(|op| op.at < dies));
+            // Of even size: then half of them is zeroes.
+            let fits = |op: &ClientOp| op.kind == OpKind::Put && 4_000 <= op.size;
+            assert!(scene.plan.ops.iter().all(|op| fits(&op.what) && op.what.size % 2 == 0));
+        }
+        let none = draw(false, |it, rng, at, lines| it.last_words(rng, at, lines));
+        assert!(none.iter().all(|it| it.plan.faults.is_empty() && it.plan.ops.is_empty()));
+    }
+
+    #[test]
+    fn in_a_blackout_all_are_down_at_once_after_a_flood() {
+        for scene in draw(true, |it, rng, at, lines| it.blackout(rng, at, lines)) {
+            let mut crashed = Vec::new();
+            let (mut last, mut first_back) = (Duration::ZERO, Duration::MAX);
+            for Timed { at, what } in &scene.plan.faults {
+                let Fault::Crash { target: Target::One(machine), down, loss, .. } = what else {
+                    panic!("{what}")
+                };
+                assert_eq!(*loss, CrashLoss::Some);
+                crashed.push(*machine);
+                (last, first_back) = (last.max(*at), first_back.min(*at + *down));
+            }
+            crashed.sort_unstable();
+            assert_eq!(crashed, (0..scene.plan.machines()).map(Machine).collect::<Vec<_>>());
+            assert!(last < first_back);
+            let before = scene.plan.faults[0].at;
+            assert!(scene.plan.ops.iter().all(|op| op.at < before && op.what.kind == OpKind::Put));
+            assert!(!scene.plan.ops.is_empty());
+        }
+    }
+
+    /// Whatever is drawn, disks rot only where that is allowed.
+    #[test]
+    fn scenes_damage_only_what_may_be() {
+        let made = |damages| {
+            let plan = Plan { voters: 3, learners: 0, ..generate::plan(1) };
+            let scenes = Scenes { plan: &plan, damaged: DAMAGED, damages };
+            let lines = scenes.draw(&mut Rng::new(5), 200);
+            assert!(lines.ops.len() > 200);
+            let rots = lines.faults.into_iter().filter_map(|it| match it.what {
+                Fault::Disk { target, .. } => Some(target),
+                _ => None,
+            });
+            rots.collect::<Vec<Target>>()
+        };
+        assert!(made(false).is_empty());
+        let rots = made(true);
+        assert!(!rots.is_empty() && rots.iter().all(|it| *it == Target::One(Machine(1))));
+    }
+}
