@@ -122,6 +122,11 @@ impl<A: App> World<A> {
                 (Lasting::Still(at), lasts)
             }
             Fault::Wipe { down, .. } => {
+                // When nobody remembers, a new cluster is what fresh nodes make, and rightly so.
+                let mut others = (0..self.plan.voters).map(Machine).filter(|it| *it != at);
+                if others.all(|it| self.place(it).lost) {
+                    return;
+                }
                 self.crash(at, 0, CrashLoss::Nothing);
                 let place = self.place(at);
                 place.disk.wipe();

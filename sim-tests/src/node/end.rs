@@ -217,6 +217,7 @@ impl<A: App> World<A> {
         place.life += 1;
         place.process = Process::Down;
         place.still_until = Time(0);
+        place.disk_until = Time(0);
         self.drop_calls(machine);
         for other in (0..self.plan.machines()).map(Machine).filter(|other| *other != machine) {
             if self.network.is_open(machine, other) && self.network.is_open(other, machine) {

@@ -58,6 +58,8 @@ pub(crate) struct Place<A: App> {
     pub(crate) process: Process<A>,
     /// Nothing of the process happens before this.
     pub(crate) still_until: Time,
+    /// The last of its calls to the disk that are under way ends then.
+    pub(crate) disk_until: Time,
     /// Every piece of a snapshot takes this much longer.
     pub(crate) slow: Duration,
     /// Timers fire up to this late.
@@ -179,6 +181,7 @@ impl<A: App> Place<A> {
             life: 0,
             process: Process::Down,
             still_until: Time(0),
+            disk_until: Time(0),
             slow: Duration::ZERO,
             late: Duration::ZERO,
             deaf: false,

@@ -26,6 +26,14 @@ impl<A: App> World<A> {
         self.place(machine).disk.next_call_takes()
     }
 
+    /// A call to the disk of this machine ends after this long, also when its disk is quick again.
+    fn disk_done(&mut self, machine: Machine, takes: Duration, event: Event) {
+        let until = self.now + takes;
+        let place = self.place(machine);
+        place.disk_until = place.disk_until.max(until);
+        self.later(takes, event);
+    }
+
     /// Begins what the log's thread has to do, if it is free.
     pub(crate) fn run_log(&mut self, machine: Machine) {
         let now = self.now;
@@ -40,7 +48,7 @@ impl<A: App> World<A> {
         {
             running.making = Some(job);
             let takes = self.sync_time(machine) * 2;
-            self.later(takes, Event::SegmentDone(machine, life));
+            self.disk_done(machine, takes, Event::SegmentDone(machine, life));
         }
         let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
         let due = running.keeper.is_due(local);
@@ -48,7 +56,7 @@ impl<A: App> World<A> {
         if poked || due || !running.log.waiting.is_empty() {
             running.log.running = Some(std::mem::take(&mut running.log.waiting));
             let takes = self.sync_time(machine);
-            return self.later(takes, Event::LogDone(machine, life));
+            return self.disk_done(machine, takes, Event::LogDone(machine, life));
         }
         let at = clock.when(running.keeper.deadline()).max(now);
         if at < Time::NEVER && running.log.due_at.is_none_or(|due| at < due) {
@@ -125,7 +133,7 @@ impl<A: App> World<A> {
         let takes = takes
             + place.slow
             + place.rng.span(Duration::from_micros(20), Duration::from_micros(400));
-        self.later(takes, Event::SnapshotStep(machine, life));
+        self.disk_done(machine, takes, Event::SnapshotStep(machine, life));
     }
 
     /// One piece of a snapshot is written, or its end.

@@ -62,8 +62,9 @@ impl<A: App> World<A> {
             let target = *self.rng.pick(&members(core));
             self.clients[usize::from(client)].turn_to(target);
         }
-        // Who stands still when the chaos ends does so until its time has come.
-        let awake = self.places.iter().map(|place| place.still_until).max().unwrap_or_default();
+        // Who stands still when the chaos ends, or waits for its disk, does so until its time has come.
+        let awake = self.places.iter().map(|place| place.still_until.max(place.disk_until));
+        let awake = awake.max().unwrap_or_default();
         let liveness = Liveness::begin(self.now.max(awake), self.bounds());
         self.phase = Phase::Healing { core, liveness, probe: None };
         self.later(Duration::from_millis(1), Event::Probe);
@@ -78,9 +79,20 @@ impl<A: App> World<A> {
         // Who has not formed a cluster yet asks round after round.
         let forming = if forms { Duration::from_secs(10) } else { Duration::ZERO };
         let leads = longest * LEADS_WITHIN + restart + forming;
-        // After what an old request may still wait and a follower without a log may need.
-        let settles = leads + Duration::from_secs(60);
+        // After what an old request may still wait and a follower without a log may need: a snapshot
+        // comes piece by piece, and each piece waits for the one before.
+        let settles = leads + Duration::from_secs(60) + self.snapshot_time();
         Bounds { leads, serves: settles, settles, steady: longest * STEADY_FOR }
+    }
+
+    /// How long the largest snapshot may be on its way now that nothing is lost: there and back, and a
+    /// sync, for each piece.
+    fn snapshot_time(&self) -> Duration {
+        let running = self.places.iter().filter_map(|place| place.running());
+        let largest = running.map(|it| it.replica.raft().log().snapshot().body_bytes).max();
+        let pieces = largest.unwrap_or(0) / self.plan.knobs.chunk_bytes.max(1) + 1;
+        let way = self.plan.knobs.election_timeout_min / 16;
+        (way * 2 + self.plan.disk.sync_max) * u32::try_from(pieces).unwrap_or(u32::MAX)
     }
 
     /// The network heals: it becomes fair, or even, as between places far apart, where no message is
