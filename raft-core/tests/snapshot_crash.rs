@@ -167,7 +167,6 @@ fn pitfall_44_a_crash_while_writing_leaves_all_or_nothing() {
     let attempt = |disk: &TestDisk| -> Result<SnapshotMeta, StorageError> {
         let snapshots = Snapshots::open(Arc::new(disk.clone()), OWNER)?;
         let meta = try_write(&snapshots, at(5, 2), &[&[1; 700], &[2; 900]])?;
-        snapshots.remove_older_than_two(at(5, 2))?;
         Ok(meta)
     };
     crash_everywhere(&old, attempt, &before);
@@ -409,7 +408,7 @@ fn a_newer_format_is_refused_and_both_versions_are_named() {
 }
 
 #[test]
-fn the_two_newest_are_kept_and_the_unmarked_removed() {
+fn the_marked_are_kept_and_all_else_of_ours_is_removed() {
     let disk = TestDisk::new();
     let snapshots = snapshots(&disk, OWNER);
     for position in [at(10, 3), at(2, 1), at(9, 2), at(30, 3)] {
@@ -419,13 +418,8 @@ fn the_two_newest_are_kept_and_the_unmarked_removed() {
     disk.put("snap/notes.txt", b"not ours");
     assert_eq!(positions(&snapshots), [at(2, 1), at(9, 2), at(10, 3), at(30, 3)]);
 
-    // 30@3 is not marked yet: it stays beside the newest marked one and the one before.
-    assert_eq!(snapshots.remove_older_than_two(at(10, 3)).unwrap(), [at(2, 1)]);
-    assert_eq!(snapshots.remove_older_than_two(at(10, 3)).unwrap(), []);
-    assert_eq!(positions(&snapshots), [at(9, 2), at(10, 3), at(30, 3)]);
-
     let removed = snapshots.remove_unmarked(&[at(9, 2), at(10, 3)]).unwrap();
-    assert_eq!(removed, [at(30, 3)]);
+    assert_eq!(removed, [at(2, 1), at(30, 3)]);
     let left = ["snap/10-3.snap", "snap/9-2.snap", "snap/notes.txt"];
     assert_eq!(disk.crash_losing_all().paths(), left);
 }

@@ -164,10 +164,18 @@ impl<A: App> World<A> {
                 (Lasting::Late(at), lasts)
             }
             Fault::Transfer { to } => {
+                // The operator is impatient, and has asked a node that may not lead too.
                 let to = to.map(|to| self.place(to).id);
-                return self.order(at, |id| Input::Transfer { id, to });
+                for at in [at, at, Machine((at.0 + 1) % self.plan.machines())] {
+                    self.order(at, |id| Input::Transfer { id, to });
+                }
+                return;
             }
-            Fault::Snapshot { .. } => return self.order(at, |id| Input::SnapshotNow { id }),
+            Fault::Snapshot { .. } => {
+                // Twice, as by a timer and by hand: one of them is told that it is under way.
+                self.order(at, |id| Input::SnapshotNow { id });
+                return self.order(at, |id| Input::SnapshotNow { id });
+            }
             Fault::DeafClients { lasts, .. } => {
                 self.place(at).deaf = true;
                 (Lasting::Deaf(at), lasts)

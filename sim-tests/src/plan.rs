@@ -244,7 +244,8 @@ pub enum Fault {
         blow: Blow,
     },
     /// A node of another cluster was given this machine's address: for a while each message that
-    /// arrives is followed by one from there, of a later term.
+    /// arrives is followed by one from there, of a later term. Half of these are of another version
+    /// of the program: well framed, and malformed or contradictory inside.
     Stranger {
         /// Whose address.
         target: Target,

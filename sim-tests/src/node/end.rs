@@ -65,6 +65,12 @@ impl<A: App> World<A> {
         let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
         running.stopping = true;
         running.replica.step(local, Input::Stop);
+        // Who asks while it stops gets an answer too: what waits, and operators at the last moment.
+        let id = OrderId(running.next_id());
+        let late = [Input::SnapshotNow { id }, Input::Transfer { id, to: None }];
+        for input in std::mem::take(&mut running.lanes.asked).into_iter().chain(late) {
+            running.replica.step(local, input);
+        }
         let work = running.replica.take_work();
         self.carry_out(machine, work);
     }

@@ -18,6 +18,7 @@ mod forming;
 mod raft;
 mod start;
 mod storage;
+mod stranger;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

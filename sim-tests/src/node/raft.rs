@@ -8,7 +8,7 @@ use raft_core::consensus::event::RoleName;
 use raft_core::message::Message;
 use raft_core::replica::{Input, Replica, Work};
 use raft_core::state_machine::StateMachine;
-use raft_core::types::{ClusterId, Term, Time};
+use raft_core::types::Time;
 use raft_core::write::SnapshotWrite;
 
 use crate::app::{App, Came};
@@ -20,7 +20,7 @@ use crate::queue::Event;
 use crate::trace::{CopyId, Exit, Loss, Seen};
 use crate::world::{Parcel, World};
 
-use super::{Process, ReadJob, Writing};
+use super::{Process, ReadJob, Writing, stranger};
 
 /// Most messages that wait for a pass; beyond it they are lost, as in the daemon's inbox.
 const MESSAGES_MAX: usize = 8192;
@@ -43,7 +43,8 @@ impl<A: App> World<A> {
                     Ok(Some((cluster, message)))
                         if cluster == running.cluster && message.to == id =>
                     {
-                        let twin = stranger.then(|| twin(running.cluster, &message));
+                        let twin = stranger
+                            .then(|| stranger::twin(running.cluster, &message, &mut place.rng));
                         running.lanes.messages.push((copy, from, message));
                         if let Some(frame) = twin {
                             self.send_parcel(
@@ -344,12 +345,4 @@ impl<A: App> World<A> {
         self.see(Seen::Launched { copy, from, to, arrives, message });
         self.send_parcel(after, Parcel::Frame { copy, from, to, frame });
     }
-}
-
-/// What a node of another cluster would send in this place: in a later term.
-fn twin(cluster: ClusterId, message: &Message) -> BytesMut {
-    let mut frame = BytesMut::new();
-    let message = Message { term: Term(message.term.0 + 7), ..message.clone() };
-    encode_frame(ClusterId(!cluster.0), &message, &mut frame);
-    frame
 }

@@ -203,19 +203,6 @@ impl Snapshots {
         Ok(positions)
     }
 
-    /// Takes away every snapshot older than the one before `marked`, which is the newest one the
-    /// log marks, durably. Returns what was taken away. Files above `marked` (not marked yet) stay.
-    pub fn remove_older_than_two(
-        &self,
-        marked: LogPosition,
-    ) -> Result<Vec<LogPosition>, StorageError> {
-        let mut older: Vec<LogPosition> =
-            self.list()?.iter().map(|file| file.position).filter(|at| *at < marked).collect();
-        older.pop();
-        self.remove_all(older.iter().map(|at| file_name(*at)).collect())?;
-        Ok(older)
-    }
-
     fn remove_all(&self, names: Vec<String>) -> Result<(), StorageError> {
         if names.is_empty() {
             return Ok(());
