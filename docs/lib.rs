@@ -23,8 +23,6 @@ pub mod operations {}
 pub mod simulation {}
 #[doc = include_str!("performance.md")]
 pub mod performance {}
-#[doc = include_str!("speed.md")]
-pub mod speed {}
 #[doc = include_str!("style.md")]
 pub mod style {}
 
