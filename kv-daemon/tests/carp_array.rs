@@ -300,7 +300,8 @@ fn whoever_is_wrong_is_told_so_and_the_map_stays() {
             let told = once(port, &Request::put("/carp", map.as_bytes())).unwrap();
             let text = told.text();
             assert_eq!(told.status, *status, "{why}: {text}");
-            assert!(text.contains(why) && text.len() < 1000, "{why}: {text}");
+            let said = text.to_lowercase().contains(&why.to_lowercase());
+            assert!(said && text.len() < 1000, "{why}: {text}");
         }
     }
     for port in nine.ports() {
@@ -345,6 +346,15 @@ struct Entry {
     key: String,
     fate: Fate,
     begun: Instant,
+}
+
+/// Dropped, it ends the writers, also when a check fails that they would outlive.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Who writes keys of one cluster at nodes of one cluster.
@@ -427,6 +437,7 @@ fn kill_a_leader() -> Others {
             scope.spawn(move || (role, role.write(array, ports(role.at), stop)))
         };
         let writers: Vec<_> = roles.iter().map(start).collect();
+        let stopping = Stopping(&stop);
         std::thread::sleep(AFTERMATH / 3);
         let killed = Instant::now();
         nine.kill_9(&before[struck].1);
@@ -440,7 +451,7 @@ fn kill_a_leader() -> Others {
             killed.elapsed()
         );
         std::thread::sleep(AFTERMATH);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         let ledgers: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
         (ledgers, killed)
     });
@@ -477,8 +488,8 @@ fn kill_a_leader() -> Others {
         assert!(ledger.iter().any(|entry| entry.begun < killed), "{role:?} wrote before it");
     }
     println!("{done} writes done and read, {not_applied} not applied, {unknown} unknown");
-    let is_led_on = |(cluster, then)| cluster == struck || nine.led(cluster) == *then;
-    if !before.iter().enumerate().all(is_led_on) {
+    let elected = |cluster: usize| cluster != struck && nine.led(cluster) != before[cluster];
+    if (0..CLUSTERS.len()).any(elected) {
         return Others::Elected;
     }
     assert!(errors.is_empty(), "those who have nothing to do with it: {errors:#?}");
