@@ -280,7 +280,7 @@ fn an_array_is_founded_and_changed_by_files() {
     let other = path("other.json");
     std::fs::write(&other, r#"{"carp":2,"name":"other","members":[{"id":"a"}]}"#).unwrap();
     refused(&other, "cannot replace");
-    std::fs::write(&other, r#"{"carp":2,"name":"kv","members":[]}"#).unwrap();
+    std::fs::write(&other, r#"{"carp":2,"name":"kv","epoch":3,"members":[]}"#).unwrap();
     refused(&other, "no members");
     std::fs::write(&other, "junk").unwrap();
     refused(&other, "not an array in JSON");
