@@ -262,6 +262,26 @@ fn a_list_over_all_clusters_is_one_list() {
     assert_eq!(clusters.call("a", &Request::put(&path(&key_of(&array, "c")), b"x")).status, 200);
 }
 
+/// Such a cluster holds whatever it was given, not its part of our keys.
+#[test]
+fn a_list_over_all_clusters_fails_while_one_of_them_has_no_map() {
+    let mut clusters = Clusters::prepare(&["a", "b"]);
+    for name in ["a", "b"] {
+        clusters.begin(name);
+    }
+    let map = clusters.file(1, &["a", "b"]).to_string();
+    assert_eq!(clusters.call("b", &Request::put("/kv/stray", b"v")).status, 201);
+    assert_eq!(clusters.put_map("a", &map).status, 200);
+    for target in ["/kv?scatter", "/kv?scatter&count", "/kv?scatter&stale"] {
+        let body = problem(&clusters.get("a", target).unwrap(), 503, "map-missing");
+        assert_eq!((&body["cluster"], &body["outcome"]), (&json!("b"), &Value::Null));
+    }
+    assert_eq!(clusters.call("b", &Request::new("DELETE", "/kv/stray")).status, 200);
+    assert_eq!(clusters.put_map("b", &map).status, 200);
+    let count = clusters.get("a", "/kv?scatter&count").unwrap().json();
+    assert_eq!(count["count"], 0, "{count}");
+}
+
 #[test]
 fn bad_maps_are_refused_and_the_old_one_stays() {
     let clusters = Clusters::start(&["a", "b"]);

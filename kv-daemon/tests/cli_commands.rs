@@ -143,6 +143,12 @@ fn servers_come_from_the_environment_and_flags_stand_anywhere() {
     assert_eq!(put.status.code(), Some(0));
     assert_eq!(kv(&["get", "k", "-s", &server]).text(), "v");
     assert_eq!(kv(&["get", "-p", &node.port, "k", "--consistency", "stale"]).text(), "v");
+    // Set to nothing is not set.
+    let check = command(&["-s", &server, "get", "k"]).env("KV_SERVER", "").output().unwrap();
+    assert_eq!(check.stdout, b"v", "{check:?}");
+    let usual = command(&["--timeout", "1ms", "health"]).env("KV_SERVER", "").output().unwrap();
+    let told = String::from_utf8_lossy(&[usual.stdout, usual.stderr].concat()).into_owned();
+    assert!(usual.status.code() != Some(2) && told.contains("127.0.0.1:8001"), "{told}");
     // -p is the nearest, so it counts.
     let gone = format!("http://{}", nobody());
     let got = command(&["-p", &node.port, "get", "k"]).env("KV_SERVER", &gone).output().unwrap();
@@ -236,6 +242,64 @@ fn a_map_is_written_shown_and_planned_offline() {
     assert_eq!(route["routes"][0]["slot"], route["routes"][1]["slot"], "one tag, one slot");
     assert_eq!(kv(&["carp", "new", "--member", "a=https://x"]).code, Some(2));
     assert_eq!(kv(&["carp", "show", "--map", "no/such/file"]).code, Some(1));
+}
+
+/// What `new` and `plan --out` write, `apply` makes; what must not be, it says by name.
+#[test]
+fn an_array_is_founded_and_changed_by_files() {
+    let nodes = ["a", "b"].map(|name| OneNode::start(&format!("--cluster-name {name}")));
+    let [a, b] = nodes.each_ref().map(|node| node.address().to_string());
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (first, second) = (path("first.json"), path("second.json"));
+    let at_a = |args: &[&str]| kv(&[&["-s", &a], args].concat());
+
+    let new = kv(&["carp", "new", "--member", &format!("a={a}")]);
+    std::fs::write(&first, &new.out).unwrap();
+    let founded = at_a(&["carp", "apply", &first]);
+    assert_eq!((founded.code, founded.text()), (Some(0), "a\t1\tactive\t0\t16384\t+16384\n"));
+    assert!(founded.err.contains("epoch 1 is in force"), "{founded:?}");
+    let again = at_a(&["carp", "apply", &first, "--yes", "--format", "json"]).json();
+    assert_eq!((&again["epoch"], &again["changed"]), (&json!(1), &json!(false)));
+
+    // A new member is told too: nobody else would.
+    let url = format!("http://{b}");
+    at_a(&["carp", "plan", "add", "b", "--url", &url, "--out", &second]);
+    let grown = at_a(&["carp", "apply", &second]);
+    assert_eq!(grown.code, Some(0), "{grown:?}");
+    assert!(grown.text().contains("b\t1\tactive\t0\t8192\t+8192"), "{grown:?}");
+    assert!(grown.err.contains("moves 8192 of 16384 slots; epoch 1 becomes 2"), "{grown:?}");
+    assert_eq!(at_a(&["carp", "check"]).code, Some(0));
+
+    // Older, another array, no array, keys that would be lost: nothing changes.
+    let refused = |file: &str, why: &str| {
+        let ran = at_a(&["carp", "apply", file]);
+        assert_eq!((ran.code, ran.err.contains(why)), (Some(1), true), "{why}: {ran:?}");
+    };
+    refused(&first, "cannot replace");
+    let other = path("other.json");
+    std::fs::write(&other, r#"{"carp":2,"name":"other","members":[{"id":"a"}]}"#).unwrap();
+    refused(&other, "cannot replace");
+    std::fs::write(&other, r#"{"carp":2,"name":"kv","epoch":3,"members":[]}"#).unwrap();
+    refused(&other, "no members");
+    std::fs::write(&other, "junk").unwrap();
+    refused(&other, "not an array in JSON");
+    refused("no/such/file", "No such file");
+    let route = |key: &String| {
+        at_a(&["carp", "route", key, "--format", "json"]).json()["routes"][0]["owner"].clone()
+    };
+    let ours = (0..).map(|n| format!("key{n}")).find(|key| route(key) == "a").unwrap();
+    assert_eq!(at_a(&["put", &ours, "v"]).code, Some(0));
+    at_a(&["carp", "plan", "drain", "a", "--out", &other]);
+    refused(&other, "holds 1 keys");
+    assert!(at_a(&["carp", "show"]).err.contains("epoch 2"));
+
+    // Who is to be new and cannot be told is named.
+    let gone = format!("http://{}", nobody());
+    at_a(&["carp", "plan", "add", "c", "--url", &gone, "--out", &other]);
+    let lame = at_a(&["--timeout", "1s", "carp", "apply", &other]);
+    assert_eq!(lame.code, Some(8), "{lame:?}");
+    assert!(lame.err.contains("c: ") && lame.err.contains(&gone), "{lame:?}");
 }
 
 /// The example that the draft's readers know (Wessels, Web Caching, appendix C).

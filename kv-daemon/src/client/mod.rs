@@ -36,6 +36,7 @@
 //! The way of a request: `keys` (what is meant) -> `effort` (tries, deadline) -> `map` (whom to ask)
 //! -> `wire` (one exchange, kept connections) -> `verdict` (what that means).
 
+mod array;
 mod effort;
 mod error;
 mod keys;
@@ -50,6 +51,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+pub use array::ArraySet;
 pub use error::{Error, Problem};
 pub use keys::{Deleted, Put, When};
 pub use list::{Item, ListPage, Listing, Wanted};

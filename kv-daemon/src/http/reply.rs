@@ -320,6 +320,16 @@ impl From<Failure> for Box<Problem> {
                 format!("Epoch {epoch} is not in force here; see POST /carp/check."),
                 Some(SOON),
             ),
+            Reason::MapMissing { cluster } => {
+                more = Some(json!({ "cluster": cluster }));
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "map-missing",
+                    "another cluster has no map",
+                    format!("{cluster} answers and is in no array; see POST /carp/check."),
+                    Some(SOON),
+                )
+            }
             Reason::MapRefused { why } => {
                 let title = "the map is not taken, the old one stays";
                 (StatusCode::CONFLICT, "map-refused", title, why, None)

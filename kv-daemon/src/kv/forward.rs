@@ -355,6 +355,10 @@ impl Writer {
                 self.0.put_u8(18);
                 self.0.put_u64_le(*epoch);
             }
+            Reason::MapMissing { cluster } => {
+                self.0.put_u8(19);
+                put_name(&mut self.0, cluster);
+            }
             Reason::MapRefused { why } => {
                 self.0.put_u8(17);
                 self.bytes(why.as_bytes());
@@ -487,6 +491,7 @@ fn take_failure(reader: &mut Reader<'_>) -> Result<Failure, Malformed> {
             why: String::from_utf8_lossy(&take_bytes(reader, "why")?).into_owned(),
         },
         18 => Reason::MapBehind { epoch: reader.u64("epoch")? },
+        19 => Reason::MapMissing { cluster: take_name(reader)? },
         reason => return Err(reader.fault(format_args!("reason {reason}"))),
     };
     Ok(Failure { reason, outcome })

@@ -264,6 +264,11 @@ pub enum Reason {
         /// The epoch of the newer one.
         epoch: u64,
     },
+    /// A cluster of our map answers and is in no array: what it holds is not its part of ours.
+    MapMissing {
+        /// That cluster.
+        cluster: MemberId,
+    },
     /// The map was not taken: the old one stays.
     MapRefused {
         /// Why, in words.

@@ -1,7 +1,8 @@
 //! One list over all clusters of an array: each is asked for its part, page by page, and the parts
 //! are merged by key. A cluster holds keys of its own slots only, so no key comes twice. It is never
-//! short: a cluster that cannot be asked, or that knows of a newer map than ours (there may be
-//! clusters we have not heard of), makes it fail.
+//! short and never too long: a cluster that cannot be asked, that knows of a newer map than ours
+//! (there may be clusters we have not heard of), or of none (it holds whatever it was given), makes
+//! it fail.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -141,8 +142,8 @@ impl Gathering<'_> {
         let Some(Giver { id, urls }) = cluster else {
             return listed(self.daemon.ask(request, self.deadline, self.asker).await);
         };
-        let unreachable =
-            || Failure { reason: Reason::Unreachable { cluster: id.clone() }, outcome: None };
+        let failed = |reason| Failure { reason, outcome: None };
+        let unreachable = || failed(Reason::Unreachable { cluster: id.clone() });
         let links = &self.daemon.shard.links;
         let give_up = self.deadline.min(Instant::now() + LEADER_WAIT_MAX);
         loop {
@@ -151,7 +152,7 @@ impl Gathering<'_> {
             let Answered { forwarded, epoch } = answered;
             let ours = self.serving.store.map_epoch();
             if let Some(epoch) = epoch.filter(|epoch| ours < Some(*epoch)) {
-                return Err(Failure { reason: Reason::MapBehind { epoch }, outcome: None });
+                return Err(failed(Reason::MapBehind { epoch }));
             }
             match forwarded {
                 Forwarded::Done(Err(failure)) => {
@@ -160,11 +161,15 @@ impl Gathering<'_> {
                         _ => unreachable(),
                     });
                 }
-                Forwarded::Done(answer) => return listed(answer),
+                Forwarded::Done(answer) if epoch.is_some() => return listed(answer),
+                // Our map may be on its way there.
+                Forwarded::Done(_) if give_up <= Instant::now() => {
+                    return Err(failed(Reason::MapMissing { cluster: id.clone() }));
+                }
                 Forwarded::NothingSent | Forwarded::Broken if give_up <= Instant::now() => {
                     return Err(unreachable());
                 }
-                Forwarded::NothingSent | Forwarded::Broken => {
+                Forwarded::Done(_) | Forwarded::NothingSent | Forwarded::Broken => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }

@@ -44,17 +44,26 @@ impl Area {
 
     /// A loopback port that is free, and reserved while this area lives.
     pub fn port(&self) -> u16 {
+        self.ports(1)
+    }
+
+    /// The first of so many such ports in a row.
+    pub fn ports(&self, count: u16) -> u16 {
         let nanos = std::time::UNIX_EPOCH.elapsed().expect("a clock after 1970").as_nanos() as u64;
         let mut random = Random::new(nanos ^ (u64::from(std::process::id()) << 32));
         for _ in 0..10_000 {
-            let port = (PORTS.start + random.below(PORTS.len())) as u16;
-            let Ok(reserved) = UdpSocket::bind((Ipv4Addr::LOCALHOST, port)) else { continue };
-            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
+            let first = (PORTS.start + random.below(PORTS.len())) as u16;
+            let reserve = |port| UdpSocket::bind((Ipv4Addr::LOCALHOST, port));
+            let row = first..first + count;
+            let Ok(reserved) = row.clone().map(reserve).collect::<Result<Vec<_>, _>>() else {
                 continue;
+            };
+            let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+            if row.into_iter().all(is_free) {
+                self.reserved.lock().unwrap().extend(reserved);
+                return first;
             }
-            self.reserved.lock().unwrap().push(reserved);
-            return port;
         }
-        panic!("no free port between {} and {}", PORTS.start, PORTS.end);
+        panic!("no {count} free ports in a row between {} and {}", PORTS.start, PORTS.end);
     }
 }

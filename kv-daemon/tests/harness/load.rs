@@ -317,7 +317,10 @@ impl Client {
 }
 
 /// What the answer to a write says of its fate.
-fn fate(answer: Result<Response, Failed>) -> Fate {
+///
+/// # Panics
+/// When a success does not say which revision and version it made.
+pub fn fate(answer: Result<Response, Failed>) -> Fate {
     let response = match answer {
         Ok(response) => response,
         Err(Failed::NothingSent(_)) => return Fate::NotApplied,

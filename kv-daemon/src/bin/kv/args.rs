@@ -198,6 +198,8 @@ pub enum CarpCommand {
     Route(RouteArgs),
     /// What a change would move: a table, and nothing is changed
     Plan(PlanArgs),
+    /// Make an array from `new` or `plan --out` the one in force; shows first what would move
+    Apply(ApplyArgs),
     /// What each cluster holds
     Stats(StatsArgs),
     /// Whether every node of every cluster has the same array
@@ -242,6 +244,16 @@ pub struct PlanArgs {
     /// Write the array as it would be to this file
     #[arg(long, value_name = "FILE", global = true)]
     pub out: Option<PathBuf>,
+}
+
+/// `kv carp apply`.
+#[derive(Debug, Parser)]
+pub struct ApplyArgs {
+    /// The array as it is to be
+    pub file: PathBuf,
+    /// Do not ask first; without a terminal nobody is asked
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 /// A change of the members.

@@ -21,7 +21,8 @@ mod svg;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::builder::Resettable;
+use clap::{Arg, CommandFactory, FromArgMatches};
 
 use args::{Args, Command};
 use exit::Failed;
@@ -33,14 +34,27 @@ fn main() -> ExitCode {
         // Not by returning: a disk that hangs holds its thread for ever.
         std::process::exit(i32::from(code));
     }
-    let args = Args::parse();
-    match run(args) {
+    match run(typed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             failed.tell();
             ExitCode::from(failed.code)
         }
     }
+}
+
+/// What was typed. A variable that is set to nothing counts as unset, as shells leave it behind.
+fn typed() -> Args {
+    let is_empty = |arg: &Arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    let mut command = Args::command().mut_args(|arg| match is_empty(&arg) {
+        true => arg.env(Resettable::Reset),
+        false => arg,
+    });
+    let matches = command.get_matches_mut();
+    Args::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit())
 }
 
 fn run(args: Args) -> Result<(), Failed> {

@@ -135,6 +135,7 @@ fn any_reason() -> impl Strategy<Value = Reason> {
         any::<u64>().prop_map(|epoch| Reason::MapBehind { epoch }),
         Just(Reason::Coming),
         any_name().prop_map(|cluster| Reason::Unreachable { cluster }),
+        any_name().prop_map(|cluster| Reason::MapMissing { cluster }),
         prop::collection::btree_map(any_name(), prop::collection::vec(any_bytes(1..9), 0..3), 0..3)
             .prop_map(|owners| Reason::KeysApart { owners }),
         (any::<u16>(), any_name(), any::<u32>(), any::<u64>()).prop_map(

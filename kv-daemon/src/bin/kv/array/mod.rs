@@ -1,7 +1,8 @@
 //! `kv carp`: the array of clusters. What it is (`show`, `route`, `stats`), whether all clusters
 //! agree on it (`check`), what a change would move (`plan`), how one begins (`new`), and the old
-//! draft for comparison (`draft`). Nothing here changes an array that is in use.
+//! draft for comparison (`draft`). Only `apply` changes an array that is in use.
 
+mod apply;
 mod check;
 mod draft;
 mod new;
@@ -28,6 +29,7 @@ pub async fn run(session: &Session, command: CarpCommand) -> Result<(), Failed> 
         CarpCommand::Show(map) => show::show(session, &map).await,
         CarpCommand::Route(args) => route::route(session, &args).await,
         CarpCommand::Plan(args) => plan::plan(session, args).await,
+        CarpCommand::Apply(args) => apply::apply(session, &args).await,
         CarpCommand::Stats(args) => stats::stats(session, &args).await,
         CarpCommand::Check => check::check(session).await,
         CarpCommand::Distribution(args) => distribution(session, &args),

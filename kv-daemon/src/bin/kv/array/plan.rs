@@ -24,7 +24,7 @@ pub async fn plan(session: &Session, args: PlanArgs) -> Result<(), Failed> {
         Format::Json => output::json(&document(&array, &plan, &after))?,
         format => {
             let mut out = output::stdout();
-            members(&array, &after).show(format, &mut out)?;
+            members(Some(&array), &after).show(format, &mut out)?;
             if format == Format::Table && plan.moved() != 0 {
                 writeln!(out)?;
                 moves(&plan).show(format, &mut out)?;
@@ -66,23 +66,29 @@ fn change(command: ChangeCommand) -> Result<Change, Failed> {
 }
 
 /// Every member of either array with its slots now and then.
-fn changes(before: &Array, after: &Array) -> Vec<(MemberId, u32, &'static str, usize, usize)> {
+fn changes(
+    before: Option<&Array>,
+    after: &Array,
+) -> Vec<(MemberId, u32, &'static str, usize, usize)> {
     let slots = |array: &Array, id: &MemberId| {
         let place = array.members().iter().position(|member| member.id == *id);
         place.map_or(0, |place| array.counts()[place])
     };
-    let gone = before.members().iter().filter(|member| after.member(&member.id).is_none());
+    let gone = before.into_iter().flat_map(Array::members);
+    let gone = gone.filter(|member| after.member(&member.id).is_none());
     let rows = after.members().iter().map(|member| (member, state(member)));
     rows.chain(gone.map(|member| (member, "removed")))
         .map(|(member, state)| {
             let id = member.id.clone();
-            let (now, then) = (slots(before, &id), slots(after, &id));
+            let now = before.map_or(0, |before| slots(before, &id));
+            let then = slots(after, &id);
             (id, member.weight, state, now, then)
         })
         .collect()
 }
 
-fn members(before: &Array, after: &Array) -> Table {
+/// What a change makes of each member.
+pub fn members(before: Option<&Array>, after: &Array) -> Table {
     let mut table =
         Table::new(&["member", ">weight", "state", ">slots now", ">slots then", ">change"]);
     for (id, weight, state, now, then) in changes(before, after) {
@@ -111,15 +117,20 @@ fn moves(plan: &Plan) -> Table {
     table
 }
 
-fn document(before: &Array, plan: &Plan, after: &Array) -> Value {
-    let members: Vec<Value> = changes(before, after)
+/// The same as JSON.
+pub fn members_json(before: Option<&Array>, after: &Array) -> Value {
+    changes(before, after)
         .into_iter()
         .map(|(id, weight, state, now, then)| {
             json!({
                 "id": id, "weight": weight, "state": state, "slots_now": now, "slots_then": then,
             })
         })
-        .collect();
+        .collect()
+}
+
+fn document(before: &Array, plan: &Plan, after: &Array) -> Value {
+    let members = members_json(Some(before), after);
     let moves: Vec<Value> = plan
         .moves()
         .iter()
