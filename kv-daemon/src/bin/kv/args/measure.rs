@@ -65,7 +65,7 @@ pub struct DistributionArgs {
 pub enum FamilyName {
     /// user:0000001
     Counter,
-    /// http://www.example.com/shop/17/item-523.html
+    /// `http://www.example.com/shop/17/item-523.html`
     Url,
     /// 32 hexadecimal digits, as of a digest
     Random,
