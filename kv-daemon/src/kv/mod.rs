@@ -22,6 +22,7 @@ pub mod sharding;
 pub mod shared;
 mod snapshot;
 pub mod store;
+mod tree;
 mod wire;
 
 #[cfg(test)]

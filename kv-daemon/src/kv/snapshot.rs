@@ -35,6 +35,7 @@ use twox_hash::XxHash64;
 use super::record::{Key, Stored};
 use super::request::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use super::store::Store;
+use super::tree::Builder;
 
 const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 21;
@@ -107,7 +108,7 @@ impl SnapshotSource for Source {
             None => Bound::Unbounded,
         };
         let mut cut = None;
-        for (key, stored) in self.view.map.range::<_, [u8]>((from, Bound::Unbounded)) {
+        for (key, stored) in self.view.map.range(from) {
             let head_bytes = RECORD_HEAD_BYTES + key.as_bytes().len();
             if PIECE_BYTES_MAX < piece.len() + head_bytes {
                 cut = Some(match &last {
@@ -179,7 +180,10 @@ pub(super) fn digest(store: &Store) -> u64 {
 
 /// Builds a store from the pieces of a snapshot, cut anywhere.
 pub(super) struct Restoring {
+    /// Without its records.
     store: Store,
+    map: Builder<Key, Stored>,
+    /// How many there are to be.
     records: u64,
     /// What `part` will be when it is `part_bytes` long.
     next: Part,
@@ -204,6 +208,7 @@ impl Restoring {
     pub fn new() -> Restoring {
         Restoring {
             store: Store::default(),
+            map: Builder::new(),
             records: 0,
             next: Part::Header,
             part: Vec::new(),
@@ -242,11 +247,11 @@ impl Restoring {
     /// The store, if that was all of it.
     pub fn end(self) -> Result<Store, Malformed> {
         match self.next {
-            Part::Nothing => Ok(self.store),
+            Part::Nothing => Ok(Store { map: self.map.finish(), ..self.store }),
             Part::Refused => Err(fault(format_args!("one of its pieces was refused"))),
             Part::Header | Part::Owned | Part::RecordHead | Part::Key(..) | Part::Value(..) => {
-                let (keys, records) = (self.store.keys(), self.records);
-                Err(fault(format_args!("it ends after {keys} of {records} records")))
+                let (came, records) = (self.map.len(), self.records);
+                Err(fault(format_args!("it ends after {came} of {records} records")))
             }
         }
     }
@@ -281,7 +286,7 @@ impl Restoring {
             }
             Part::Key(stored, value_bytes) => {
                 let key = Key::new(&part);
-                if self.store.map.get_max().is_some_and(|(last, _)| key <= *last) {
+                if self.map.last_key().is_some_and(|last| key <= *last) {
                     return Err(fault(format_args!("key {key:?} is out of order")));
                 }
                 self.expect(Part::Value(key, stored), value_bytes);
@@ -290,7 +295,7 @@ impl Restoring {
                 // A boxed slice has no spare room: the record owns exactly its bytes.
                 stored.value = Bytes::from(part.into_boxed_slice());
                 self.store.bytes += (key.as_bytes().len() + stored.value.len()) as u64;
-                self.store.map.insert(key, stored);
+                self.map.push(key, stored);
                 self.expect_record();
             }
             Part::Nothing | Part::Refused => unreachable!("nothing more is expected"),
@@ -299,7 +304,7 @@ impl Restoring {
     }
 
     fn expect_record(&mut self) {
-        if self.store.keys() < self.records {
+        if (self.map.len() as u64) < self.records {
             self.expect(Part::RecordHead, RECORD_HEAD_BYTES);
         } else {
             self.expect(Part::Nothing, 0);

@@ -20,13 +20,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use carp::{Array, MapRefused, MemberId, Ownership, Slot};
-use imbl::OrdMap;
 
 use super::command::{Command, Done, Operation, Reply};
 use super::record::{Key, Stored, keep};
 use super::request::{LIST_ITEMS_MAX, ListQuery, ListShape, Listed, Record};
 use super::sharding::{ADOPT, Misplaced, SET_MAP, ShardCommand, admit};
 use super::snapshot;
+use super::tree::Tree;
 
 /// The most value bytes one page of a list holds (one item is always let in): a page of the largest
 /// values must not fill the memory.
@@ -35,7 +35,7 @@ pub const LIST_BYTES_MAX: usize = 8 << 20;
 /// The replicated state: a clone is a view that does not change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Store {
-    pub(super) map: OrdMap<Key, Stored>,
+    pub(super) map: Tree<Key, Stored>,
     pub(super) revision: u64,
     /// Key and value bytes.
     pub(super) bytes: u64,
@@ -263,7 +263,6 @@ impl Store {
             Some(after) if first <= after => Bound::Excluded(after),
             _ => Bound::Included(first),
         };
-        let range = self.map.range::<_, [u8]>((from, Bound::Unbounded));
-        range.take_while(|(key, _)| key.as_bytes().starts_with(&query.prefix))
+        self.map.range(from).take_while(|(key, _)| key.as_bytes().starts_with(&query.prefix))
     }
 }
