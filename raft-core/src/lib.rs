@@ -143,6 +143,7 @@
 //! assert!(matches!(answer, Outcome::Applied { reply: 1, .. }));
 //! ```
 
+pub mod buffer;
 pub mod codec;
 pub mod config;
 pub mod consensus;

@@ -167,7 +167,8 @@ fn a_command_is_shared_between_entry_and_bytes() {
 /// A slice of the read buffer would pin all of it as long as the entry lives.
 #[test]
 fn a_received_command_has_a_buffer_of_its_own() {
-    let command = Bytes::from_static(b"set x");
+    // Long enough for a buffer that can say whether it is shared.
+    let command = Bytes::from(vec![b'x'; 600]);
     let entries = vec![entry(1, 1, Payload::Command(command))];
     let mut buffer = frame(Body::Append { prev: at(0, 0), entries, commit: Index(0) });
     let held = buffer.as_ptr_range();

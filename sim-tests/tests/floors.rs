@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The floor of each module of raft-core. The two halves of floor 2 must not know each other.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("types", 0),
+    ("buffer", 0),
     ("membership", 0),
     ("message", 1),
     ("write", 1),

@@ -36,6 +36,7 @@
 use bytes::{BufMut, Bytes};
 use carp::array::Epoch;
 use carp::ownership::MapRefused;
+use raft_core::buffer;
 use raft_core::state_machine::Malformed;
 
 use super::request::{Condition, KEY_BYTES_MAX, Request, Tags, VALUE_BYTES_MAX};
@@ -176,7 +177,7 @@ impl Command {
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(self.encoded_bytes());
         self.encode_into(&mut out);
-        Bytes::from(out)
+        buffer::owned(out)
     }
 
     /// Reads what [`encode`](Command::encode) wrote. Keys and values are slices of `bytes`.
@@ -281,8 +282,7 @@ impl PutDraft {
         let value_bytes = command.len() - value_at;
         assert!(value_bytes as u64 <= VALUE_BYTES_MAX, "a value is at most 1 GiB long");
         command[length_at..length_at + 4].copy_from_slice(&(value_bytes as u32).to_le_bytes());
-        // A boxed slice has no spare room: what the log holds is exactly this size.
-        let command = Bytes::from(command.into_boxed_slice());
+        let command = buffer::owned(command);
         let value = command.slice(value_at..);
         (Request::Put { key, value, condition }, command)
     }

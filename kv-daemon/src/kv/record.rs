@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use raft_core::buffer;
 
 use super::request::Record;
 
@@ -88,7 +89,7 @@ pub(super) fn keep(value: Bytes, command_bytes: usize) -> Bytes {
     } else if rest <= REST_BYTES + value.len() / 16 {
         value
     } else {
-        Bytes::copy_from_slice(&value)
+        buffer::copied(&value)
     }
 }
 

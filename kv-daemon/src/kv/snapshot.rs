@@ -21,6 +21,7 @@
 //! | 2, n | key length (1 to 4096), key |
 //! | n | value |
 
+use std::borrow::Cow;
 use std::hash::Hasher;
 use std::mem;
 use std::ops::Bound;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes};
 use carp::Ownership;
 use carp::ownership::OWNERSHIP_BYTES_MAX;
+use raft_core::buffer;
 use raft_core::state_machine::{Malformed, PIECE_BYTES_MAX, SnapshotSource};
 use twox_hash::XxHash64;
 
@@ -118,10 +120,12 @@ impl SnapshotSource for Source {
                 break;
             }
             put_record_head(&mut piece, key, stored);
-            let mut value = stored.value.clone();
-            put_some(&mut piece, &mut value);
-            if !value.is_empty() {
-                cut = Some(Place::After(key.clone(), value));
+            // Not a clone for every value: that would be a count to raise in memory that is not
+            // at hand.
+            let fits = stored.value.len().min(PIECE_BYTES_MAX - piece.len());
+            piece.put_slice(&stored.value[..fits]);
+            if fits < stored.value.len() {
+                cut = Some(Place::After(key.clone(), stored.value.slice(fits..)));
                 break;
             }
             last = Some(key.clone());
@@ -178,7 +182,8 @@ pub(super) fn digest(store: &Store) -> u64 {
     hasher.finish()
 }
 
-/// Builds a store from the pieces of a snapshot, cut anywhere.
+/// Builds a store from the pieces of a snapshot, cut anywhere. What lies whole in a piece is taken from
+/// there; only what is cut is gathered first.
 pub(super) struct Restoring {
     /// Without its records.
     store: Store,
@@ -187,6 +192,7 @@ pub(super) struct Restoring {
     records: u64,
     /// What `part` will be when it is `part_bytes` long.
     next: Part,
+    /// What earlier pieces held of it.
     part: Vec<u8>,
     part_bytes: usize,
 }
@@ -227,12 +233,6 @@ impl Restoring {
         }
         let mut left = piece;
         loop {
-            let (some, rest) = left.split_at(left.len().min(self.part_bytes - self.part.len()));
-            self.part.extend_from_slice(some);
-            left = rest;
-            if self.part.len() < self.part_bytes {
-                return Ok(());
-            }
             if matches!(self.next, Part::Nothing) {
                 if left.is_empty() {
                     return Ok(());
@@ -240,7 +240,19 @@ impl Restoring {
                 self.next = Part::Refused;
                 return Err(fault(format_args!("{} bytes after the last record", left.len())));
             }
-            self.part_is_whole()?;
+            let Some((some, rest)) = left.split_at_checked(self.part_bytes - self.part.len())
+            else {
+                self.part.extend_from_slice(left);
+                return Ok(());
+            };
+            left = rest;
+            if self.part.is_empty() {
+                self.part_is_whole(Cow::Borrowed(some))?;
+            } else {
+                let mut part = mem::take(&mut self.part);
+                part.extend_from_slice(some);
+                self.part_is_whole(Cow::Owned(part))?;
+            }
         }
     }
 
@@ -256,11 +268,10 @@ impl Restoring {
         }
     }
 
-    fn part_is_whole(&mut self) -> Result<(), Malformed> {
-        let part = mem::take(&mut self.part);
+    fn part_is_whole(&mut self, part: Cow<'_, [u8]>) -> Result<(), Malformed> {
         match mem::replace(&mut self.next, Part::Refused) {
             Part::Header => {
-                let mut fields = part.as_slice();
+                let mut fields = &*part;
                 let version = fields.get_u8();
                 if version != VERSION {
                     return Err(fault(format_args!("version {version}, only {VERSION} is known")));
@@ -292,8 +303,10 @@ impl Restoring {
                 self.expect(Part::Value(key, stored), value_bytes);
             }
             Part::Value(key, mut stored) => {
-                // A boxed slice has no spare room: the record owns exactly its bytes.
-                stored.value = Bytes::from(part.into_boxed_slice());
+                stored.value = match part {
+                    Cow::Borrowed(bytes) => buffer::copied(bytes),
+                    Cow::Owned(bytes) => buffer::owned(bytes),
+                };
                 self.store.bytes += (key.as_bytes().len() + stored.value.len()) as u64;
                 self.map.push(key, stored);
                 self.expect_record();
@@ -311,11 +324,10 @@ impl Restoring {
         }
     }
 
-    /// Room is made as the bytes come in, so that a length that lies costs at most one piece.
+    /// Room is made as the bytes come in, so that a length that lies costs nothing.
     fn expect(&mut self, next: Part, bytes: usize) {
         self.next = next;
         self.part_bytes = bytes;
-        self.part = Vec::with_capacity(bytes.min(PIECE_BYTES_MAX));
     }
 
     fn check_record(

@@ -21,6 +21,7 @@ use super::{
     HEAD_BYTES_MAX, HEAD_BYTES_USUAL, decode_payload, encode_payload, plain_value, put_plain,
     sound_meta, sound_position,
 };
+use crate::buffer;
 use crate::message::{AppendResult, Body, Message};
 use crate::state_machine::Malformed;
 use crate::types::{ClusterId, Entry, Index, LogPosition, NodeId, Term};
@@ -299,7 +300,7 @@ impl Payloads<'_> {
             Malformed::new(text)
         })?;
         self.rest = rest;
-        Ok(Bytes::copy_from_slice(payload))
+        Ok(buffer::copied(payload))
     }
 }
 

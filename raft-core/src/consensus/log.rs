@@ -257,6 +257,10 @@ impl Log {
             self.start = first.entry.position;
             self.slots.pop_front();
         }
+        // A million entries leave room for as many: 64 MiB that the next ones need not soon.
+        if self.slots.len() < self.slots.capacity() / 4 {
+            self.slots.shrink_to(self.slots.len() * 2);
+        }
     }
 
     /// A snapshot of the leader's took the place of the whole log (thesis 5.3). Only when the log

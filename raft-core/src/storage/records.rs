@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use super::format::{Kind, Record};
+use crate::buffer;
 use crate::codec::{decode_payload, decode_snapshot_meta, encode_payload, encode_snapshot_meta};
 use crate::state_machine::Malformed;
 use crate::types::{Entry, HardState, Index, LogPosition, NodeId, Term};
@@ -109,8 +110,7 @@ impl Meaning {
                 Ok(Meaning::HardState(HardState { term: Term(record.term), vote }))
             }
             Kind::Entry => {
-                let payload =
-                    decode_payload(record.sub_kind, Bytes::copy_from_slice(record.payload))?;
+                let payload = decode_payload(record.sub_kind, buffer::copied(record.payload))?;
                 Ok(Meaning::Entry(Entry { position, payload }))
             }
             Kind::Truncate => Ok(Meaning::Truncate(position)),
