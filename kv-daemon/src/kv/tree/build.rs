@@ -1,27 +1,30 @@
 //! Building a map from entries that come in order: full leaves, and no search.
 
+use std::mem;
 use std::sync::Arc;
 
-use super::{Inner, Node, Tree};
+use arrayvec::ArrayVec;
+
+use super::{Inner, Leaf, Node, Tree};
 
 /// Takes entries with rising keys and makes a map of them.
-pub struct Builder<K, V, const WIDTH: usize = 64> {
+pub struct Builder<K, V, const WIDTH: usize = 32> {
     /// The full leaves, each with its first key.
-    leaves: Vec<(K, Arc<Node<K, V>>)>,
+    leaves: Vec<(K, Node<K, V, WIDTH>)>,
     /// The leaf being filled.
-    entries: Vec<(K, V)>,
+    entries: Leaf<K, V, WIDTH>,
 }
 
 impl<K: Ord + Clone, V, const WIDTH: usize> Builder<K, V, WIDTH> {
     pub fn new() -> Self {
-        Builder { leaves: Vec::new(), entries: Vec::with_capacity(WIDTH) }
+        Builder { leaves: Vec::new(), entries: ArrayVec::new() }
     }
 
     /// The next entry. Its key has to be above the last one's.
     pub fn push(&mut self, key: K, value: V) {
         assert!(self.last_key().is_none_or(|last| *last < key), "keys rise");
-        if self.entries.len() == WIDTH {
-            self.leaf_is_full();
+        if self.entries.is_full() {
+            self.leaf_is_whole();
         }
         self.entries.push((key, value));
     }
@@ -43,37 +46,37 @@ impl<K: Ord + Clone, V, const WIDTH: usize> Builder<K, V, WIDTH> {
         if len == 0 {
             return Tree::default();
         }
-        self.entries.shrink_to_fit();
-        self.leaf_is_full();
+        self.leaf_is_whole();
         let mut level = self.leaves;
         while 1 < level.len() {
-            level = level_above(level, WIDTH);
+            level = level_above(level);
         }
         let (_, root) = level.remove(0);
         Tree { root, len }
     }
 
-    fn leaf_is_full(&mut self) {
-        let entries = std::mem::replace(&mut self.entries, Vec::with_capacity(WIDTH));
-        self.leaves.push((entries[0].0.clone(), Arc::new(Node::Leaf(entries))));
+    fn leaf_is_whole(&mut self) {
+        let first_key = self.entries[0].0.clone();
+        self.leaves.push((first_key, Node::Leaf(Arc::new(mem::take(&mut self.entries)))));
     }
 }
 
 /// The inner nodes above these nodes: as few as can be, and equally wide, give or take one.
-fn level_above<K, V>(nodes: Vec<(K, Arc<Node<K, V>>)>, width: usize) -> Vec<(K, Arc<Node<K, V>>)> {
-    let (count, inner_count) = (nodes.len(), nodes.len().div_ceil(width));
+fn level_above<K, V, const WIDTH: usize>(
+    nodes: Vec<(K, Node<K, V, WIDTH>)>,
+) -> Vec<(K, Node<K, V, WIDTH>)> {
+    let (count, inner_count) = (nodes.len(), nodes.len().div_ceil(WIDTH));
     let mut nodes = nodes.into_iter();
     let inner = |number: usize| {
         let here = (number + 1) * count / inner_count - number * count / inner_count;
         let (first_key, first) = nodes.next().expect("two or more for each");
-        let (mut separators, mut children) =
-            (Vec::with_capacity(here - 1), Vec::with_capacity(here));
-        children.push(first);
+        let mut inner = Inner { separators: ArrayVec::new(), children: ArrayVec::new() };
+        inner.children.push(first);
         for (separator, child) in nodes.by_ref().take(here - 1) {
-            separators.push(separator);
-            children.push(child);
+            inner.separators.push(separator);
+            inner.children.push(child);
         }
-        (first_key, Arc::new(Node::Inner(Inner { separators, children })))
+        (first_key, Node::Inner(Arc::new(inner)))
     };
     (0..inner_count).map(inner).collect()
 }

@@ -3,26 +3,25 @@
 use std::borrow::Borrow;
 use std::ops::Bound;
 use std::slice;
-use std::sync::Arc;
 
 use super::{Node, Tree};
 
 /// The entries from some place on, by key.
-pub struct Range<'a, K, V> {
+pub struct Range<'a, K, V, const WIDTH: usize> {
     /// The children still to be walked, of each inner node above the leaf.
-    above: Vec<slice::Iter<'a, Arc<Node<K, V>>>>,
+    above: Vec<slice::Iter<'a, Node<K, V, WIDTH>>>,
     /// What is left of the leaf.
     entries: slice::Iter<'a, (K, V)>,
 }
 
 impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Tree<K, V, WIDTH> {
     /// The entries from a key on, with it or without.
-    pub fn range<Q: Ord + ?Sized>(&self, from: Bound<&Q>) -> Range<'_, K, V>
+    pub fn range<Q: Ord + ?Sized>(&self, from: Bound<&Q>) -> Range<'_, K, V, WIDTH>
     where
         K: Borrow<Q>,
     {
         let mut above = Vec::new();
-        let mut node = &*self.root;
+        let mut node = &self.root;
         loop {
             match node {
                 Node::Inner(inner) => {
@@ -46,7 +45,7 @@ impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Tree<K, V, WIDTH> {
     }
 
     /// All entries.
-    pub fn iter(&self) -> Range<'_, K, V> {
+    pub fn iter(&self) -> Range<'_, K, V, WIDTH> {
         self.range(Bound::Unbounded::<&K>)
     }
 
@@ -56,7 +55,7 @@ impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Tree<K, V, WIDTH> {
     }
 }
 
-impl<'a, K, V> Iterator for Range<'a, K, V> {
+impl<'a, K, V, const WIDTH: usize> Iterator for Range<'a, K, V, WIDTH> {
     type Item = (&'a K, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -65,7 +64,7 @@ impl<'a, K, V> Iterator for Range<'a, K, V> {
                 return Some((key, value));
             }
             // Up to where something is left, and down to its first leaf.
-            match self.above.last_mut()?.next().map(|node| &**node) {
+            match self.above.last_mut()?.next() {
                 None => _ = self.above.pop(),
                 Some(Node::Inner(inner)) => self.above.push(inner.children.iter()),
                 Some(Node::Leaf(entries)) => self.entries = entries.iter(),
@@ -76,9 +75,9 @@ impl<'a, K, V> Iterator for Range<'a, K, V> {
 
 impl<'a, K: Ord + Clone, V: Clone, const WIDTH: usize> IntoIterator for &'a Tree<K, V, WIDTH> {
     type Item = (&'a K, &'a V);
-    type IntoIter = Range<'a, K, V>;
+    type IntoIter = Range<'a, K, V, WIDTH>;
 
-    fn into_iter(self) -> Range<'a, K, V> {
+    fn into_iter(self) -> Range<'a, K, V, WIDTH> {
         self.iter()
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! A clone shares every node and costs one reference count. A change copies the nodes on its way that
 //! somebody else shares, and no others, so a view never changes, and a map without views is changed in
-//! place. Made for a store that is nothing but one such map: what counts is the memory per entry. Entries
-//! lie side by side in leaves, and a leaf has room for little more than it holds.
+//! place. Made for a store that is nothing but one such map: what counts is the memory per entry, so
+//! leaves are kept full. All nodes of a kind are equally large, so what one gives back fits the next.
 //!
 //! ```text
 //!   inner      [ ..  m  .. ]           separators: "m" is above all on its left,
@@ -14,10 +14,9 @@
 //! Rules, checked by the tests after every change:
 //! - All leaves are equally deep. Keys rise strictly along the leaves.
 //! - A leaf holds at most `WIDTH` entries, an inner node at most `WIDTH` children and at least two.
-//! - Nodes are at least a third full, but for those on the right edge, where keys that come in order
-//!   are appended, and the root.
-//! - A leaf has room for at most [`SPARE`] entries that it does not hold yet, or twice as many that were
-//!   removed.
+//! - Nodes are at least a third full, but for the root and those on the right edge, where keys that
+//!   come in order are appended. Mostly they are far fuller: a full node first shares with a neighbour
+//!   that has room, and is split only when there is none.
 //!
 //! It never looks at what a value is, and has no order of its own: that is `K`'s.
 
@@ -28,58 +27,53 @@ mod remove;
 mod tests;
 
 use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::{fmt, mem};
 
+use arrayvec::ArrayVec;
+
 pub use build::Builder;
 
-/// The map. `WIDTH` is measured for the store, see `docs/decisions/our-own-ordered-map.md`; the tests
-/// take less, for deep trees of few keys.
-pub struct Tree<K, V, const WIDTH: usize = 64> {
-    root: Arc<Node<K, V>>,
+/// The map. `WIDTH` was measured with the store, see `docs/decisions/an-ordered-map-of-our-own.md`; the
+/// tests take less, for deep trees of few keys.
+#[derive(Clone)]
+pub struct Tree<K, V, const WIDTH: usize = 32> {
+    root: Node<K, V, WIDTH>,
     len: usize,
 }
 
+/// A node, shared with every view that holds it. Its entries or children lie beside its count: one
+/// jump in memory for each floor of the tree.
 #[derive(Clone)]
-enum Node<K, V> {
-    Leaf(Vec<(K, V)>),
-    Inner(Inner<K, V>),
+enum Node<K, V, const WIDTH: usize> {
+    Leaf(Arc<Leaf<K, V, WIDTH>>),
+    Inner(Arc<Inner<K, V, WIDTH>>),
 }
+
+type Leaf<K, V, const WIDTH: usize> = ArrayVec<(K, V), WIDTH>;
 
 /// One separator less than children.
 #[derive(Clone)]
-struct Inner<K, V> {
+struct Inner<K, V, const WIDTH: usize> {
     /// The one at `i` is above all keys of child `i`, and at or below all of child `i + 1`. It need
     /// not be in the map any more.
-    separators: Vec<K>,
-    children: Vec<Arc<Node<K, V>>>,
+    separators: ArrayVec<K, WIDTH>,
+    children: ArrayVec<Node<K, V, WIDTH>, WIDTH>,
 }
 
-/// What became of an insert, seen from the node above.
-enum Inserted<K, V> {
-    Replaced(V),
-    Fits,
-    /// The node keeps its lower part; here is the rest, and what separates them.
-    Split(K, Node<K, V>),
-}
-
-/// How much room a full vector gets: room is memory, growing is a copy.
-const SPARE: usize = 8;
-
-impl<K, V, const WIDTH: usize> Tree<K, V, WIDTH> {
+impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Tree<K, V, WIDTH> {
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.len
     }
-}
 
-impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Tree<K, V, WIDTH> {
     /// The value of a key.
     pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
-        let mut node = &*self.root;
+        let mut node = &self.root;
         loop {
             match node {
                 Node::Leaf(entries) => return Some(&entries[find(entries, key).ok()?].1),
@@ -95,14 +89,14 @@ impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Tree<K, V, WIDTH> {
     {
         let mut node = &mut self.root;
         loop {
-            match Arc::make_mut(node) {
+            match node {
                 Node::Leaf(entries) => {
                     let at = find(entries, key).ok()?;
-                    return Some(&mut entries[at].1);
+                    return Some(&mut Arc::make_mut(entries)[at].1);
                 }
                 Node::Inner(inner) => {
                     let at = inner.child_of(key);
-                    node = &mut inner.children[at];
+                    node = &mut Arc::make_mut(inner).children[at];
                 }
             }
         }
@@ -110,113 +104,175 @@ impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Tree<K, V, WIDTH> {
 
     /// Gives a key this value. Returns the one it had.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let root = Arc::make_mut(&mut self.root);
-        match root.insert::<WIDTH>(key, value, true) {
-            Inserted::Replaced(old) => return Some(old),
-            Inserted::Fits => {}
-            Inserted::Split(separator, right) => {
-                let children = vec![Arc::clone(&self.root), Arc::new(right)];
-                let separators = vec![separator];
-                self.root = Arc::new(Node::Inner(Inner { separators, children }));
-            }
+        if self.root.width() == WIDTH {
+            let mut above = Inner { separators: ArrayVec::new(), children: ArrayVec::new() };
+            above.children.push(mem::take(&mut self.root));
+            above.split(0, &key, true);
+            self.root = Node::Inner(Arc::new(above));
         }
-        self.len += 1;
-        None
-    }
-}
-
-impl<K: Ord + Clone, V: Clone> Node<K, V> {
-    fn insert<const WIDTH: usize>(
-        &mut self,
-        key: K,
-        value: V,
-        on_right_edge: bool,
-    ) -> Inserted<K, V> {
-        match self {
-            Node::Leaf(entries) => match find(entries, &key) {
-                Ok(at) => Inserted::Replaced(mem::replace(&mut entries[at].1, value)),
-                Err(at) if entries.len() < WIDTH => {
-                    insert_tight(entries, at, (key, value));
-                    Inserted::Fits
-                }
-                Err(at) => {
-                    // Keys that come in order leave full leaves behind.
-                    let in_order = on_right_edge && at == WIDTH;
-                    let cut = if in_order { WIDTH } else { WIDTH / 2 };
-                    let mut right = entries.split_off(cut);
-                    entries.shrink_to_fit();
-                    match at.checked_sub(cut) {
-                        Some(at) => insert_tight(&mut right, at, (key, value)),
-                        None => insert_tight(entries, at, (key, value)),
+        // There is room in whatever node the way down has come to: so there is for one child more.
+        let (mut node, mut on_right_edge) = (&mut self.root, true);
+        loop {
+            match node {
+                Node::Leaf(entries) => {
+                    let entries = Arc::make_mut(entries);
+                    match find(entries, &key) {
+                        Ok(at) => return Some(mem::replace(&mut entries[at].1, value)),
+                        Err(at) => entries.insert(at, (key, value)),
                     }
-                    Inserted::Split(right[0].0.clone(), Node::Leaf(right))
+                    self.len += 1;
+                    return None;
                 }
-            },
-            Node::Inner(inner) => {
-                let at = inner.child_of(&key);
-                let on_right_edge = on_right_edge && at + 1 == inner.children.len();
-                let child = Arc::make_mut(&mut inner.children[at]);
-                match child.insert::<WIDTH>(key, value, on_right_edge) {
-                    Inserted::Split(separator, right) => {
-                        insert_tight(&mut inner.separators, at, separator);
-                        insert_tight(&mut inner.children, at + 1, Arc::new(right));
-                        if inner.children.len() <= WIDTH {
-                            return Inserted::Fits;
-                        }
-                        // As in a leaf, but no inner node has less than two children.
-                        let cut = if on_right_edge { WIDTH - 1 } else { WIDTH / 2 };
-                        let (separator, right) = inner.split_off(cut);
-                        Inserted::Split(separator, Node::Inner(right))
+                Node::Inner(inner) => {
+                    let inner = Arc::make_mut(inner);
+                    let mut at = inner.child_of(&key);
+                    if inner.children[at].width() == WIDTH {
+                        inner.make_room(at, &key, on_right_edge);
+                        at = inner.child_of(&key);
                     }
-                    fits_or_replaced => fits_or_replaced,
+                    on_right_edge &= at + 1 == inner.children.len();
+                    node = &mut inner.children[at];
                 }
             }
         }
     }
 }
 
-impl<K: Ord, V> Inner<K, V> {
+impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Inner<K, V, WIDTH> {
     /// Which child a key belongs to.
     fn child_of<Q: Ord + ?Sized>(&self, key: &Q) -> usize
     where
         K: Borrow<Q>,
     {
-        self.separators.partition_point(|separator| separator.borrow() <= key)
+        match search(&self.separators, |separator| separator.borrow().cmp(key)) {
+            Ok(at) => at + 1,
+            Err(at) => at,
+        }
     }
 
-    /// Keeps the first `cut` children. Returns the rest, and what separates them.
-    fn split_off(&mut self, cut: usize) -> (K, Inner<K, V>) {
-        let children = self.children.split_off(cut);
-        let separators = self.separators.split_off(cut);
-        let separator = self.separators.pop().expect("one between any two children");
-        self.children.shrink_to_fit();
-        self.separators.shrink_to_fit();
-        (separator, Inner { separators, children })
+    /// Makes room for a key that belongs to a full child: there, or in another child, to which the
+    /// key belongs then.
+    fn make_room(&mut self, at: usize, key: &K, on_right_edge: bool) {
+        // Of room for two, half is for the other child. Less than an eighth is not worth the moving.
+        let room = const { if WIDTH < 16 { 2 } else { WIDTH / 8 } };
+        let has_room = |node: &Node<K, V, WIDTH>| node.width() + room <= WIDTH;
+        let last = self.children.len() - 1;
+        if 0 < at && has_room(&self.children[at - 1]) {
+            self.even_out(at - 1);
+        } else if at < last && has_room(&self.children[at + 1]) {
+            self.even_out(at);
+        } else {
+            self.split(at, key, on_right_edge && at == last);
+        }
+    }
+
+    /// Splits a full child, into which this key will go.
+    fn split(&mut self, at: usize, key: &K, on_right_edge: bool) {
+        let (separator, right) = match &mut self.children[at] {
+            Node::Leaf(entries) => {
+                let in_order = entries.last().is_some_and(|(last, _)| last < key);
+                if on_right_edge && in_order {
+                    // Keys that come in order leave full leaves behind.
+                    (key.clone(), Node::default())
+                } else {
+                    let right: Leaf<_, _, _> = Arc::make_mut(entries).drain(WIDTH / 2..).collect();
+                    (right[0].0.clone(), Node::Leaf(Arc::new(right)))
+                }
+            }
+            Node::Inner(inner) => {
+                let inner = Arc::make_mut(inner);
+                let cut = if on_right_edge { WIDTH - 2 } else { WIDTH / 2 };
+                let children = inner.children.drain(cut..).collect();
+                let separators = inner.separators.drain(cut..).collect();
+                let separator = inner.separators.pop().expect("one between any two children");
+                (separator, Node::Inner(Arc::new(Inner { separators, children })))
+            }
+        };
+        self.separators.insert(at, separator);
+        self.children.insert(at + 1, right);
+    }
+
+    /// Makes a child and the next one equally wide.
+    fn even_out(&mut self, left: usize) {
+        let separator = &mut self.separators[left];
+        let (left, right) = self.children[left..].split_at_mut(1);
+        match (&mut left[0], &mut right[0]) {
+            (Node::Leaf(left), Node::Leaf(right)) => {
+                let (left, right) = (Arc::make_mut(left), Arc::make_mut(right));
+                move_across(left, right);
+                *separator = right[0].0.clone();
+            }
+            (Node::Inner(left), Node::Inner(right)) => {
+                let (left, right) = (Arc::make_mut(left), Arc::make_mut(right));
+                move_across(&mut left.children, &mut right.children);
+                // Read as one row, the separators stay as they are.
+                let mut row = mem::take(&mut left.separators).into_iter();
+                let mut row =
+                    row.by_ref().chain([separator.clone()]).chain(mem::take(&mut right.separators));
+                left.separators = row.by_ref().take(left.children.len() - 1).collect();
+                *separator = row.next().expect("one between any two children");
+                right.separators = row.collect();
+            }
+            _ => unreachable!("all leaves are equally deep"),
+        }
+    }
+}
+
+impl<K, V, const WIDTH: usize> Node<K, V, WIDTH> {
+    /// How many entries or children.
+    fn width(&self) -> usize {
+        match self {
+            Node::Leaf(entries) => entries.len(),
+            Node::Inner(inner) => inner.children.len(),
+        }
+    }
+}
+
+/// Moves items from the longer to the shorter row, of two that follow each other.
+fn move_across<T, const WIDTH: usize>(
+    left: &mut ArrayVec<T, WIDTH>,
+    right: &mut ArrayVec<T, WIDTH>,
+) {
+    let half = (left.len() + right.len()) / 2;
+    if left.len() < half {
+        let missing = half - left.len();
+        left.extend(right.drain(..missing));
+    } else {
+        let mut moved: ArrayVec<T, WIDTH> = left.drain(half..).collect();
+        moved.extend(mem::take(right));
+        *right = moved;
     }
 }
 
 /// Where the key is among these entries, or would be.
 fn find<K: Borrow<Q>, V, Q: Ord + ?Sized>(entries: &[(K, V)], key: &Q) -> Result<usize, usize> {
-    entries.binary_search_by(|(held, _)| held.borrow().cmp(key))
+    search(entries, |(held, _)| held.borrow().cmp(key))
 }
 
-/// Inserts one more, without room for twice as many as `Vec::insert` would make.
-fn insert_tight<T>(items: &mut Vec<T>, at: usize, item: T) {
-    if items.len() == items.capacity() {
-        items.reserve_exact(SPARE);
+/// `slice::binary_search_by` takes no branches, so each comparison waits for the one before it. Here
+/// the processor guesses, and fetches the next key from memory meanwhile.
+fn search<T>(items: &[T], order: impl Fn(&T) -> Ordering) -> Result<usize, usize> {
+    let (mut low, mut high) = (0, items.len());
+    while low < high {
+        let middle = (low + high) / 2;
+        match order(&items[middle]) {
+            Ordering::Less => low = middle + 1,
+            Ordering::Equal => return Ok(middle),
+            Ordering::Greater => high = middle,
+        }
     }
-    items.insert(at, item);
+    Err(low)
 }
 
-impl<K, V, const WIDTH: usize> Clone for Tree<K, V, WIDTH> {
-    fn clone(&self) -> Self {
-        Tree { root: Arc::clone(&self.root), len: self.len }
+impl<K, V, const WIDTH: usize> Default for Node<K, V, WIDTH> {
+    fn default() -> Self {
+        Node::Leaf(Arc::new(ArrayVec::new()))
     }
 }
 
 impl<K, V, const WIDTH: usize> Default for Tree<K, V, WIDTH> {
     fn default() -> Self {
-        Tree { root: Arc::new(Node::Leaf(Vec::new())), len: 0 }
+        Tree { root: Node::default(), len: 0 }
     }
 }
 
