@@ -28,6 +28,8 @@ pub mod style {}
 
 #[doc = include_str!("decisions/README.md")]
 pub mod decisions {
+    #[doc = include_str!("decisions/an-ordered-map-of-our-own.md")]
+    pub mod an_ordered_map_of_our_own {}
     #[doc = include_str!("decisions/commit-notice.md")]
     pub mod commit_notice {}
     #[doc = include_str!("decisions/connections-between-nodes.md")]

@@ -257,9 +257,9 @@ impl Log {
             self.start = first.entry.position;
             self.slots.pop_front();
         }
-        // A million entries leave room for as many: 64 MiB that the next ones need not soon.
+        // A million entries would leave room for as many: 64 MiB.
         if self.slots.len() < self.slots.capacity() / 4 {
-            self.slots.shrink_to(self.slots.len() * 2);
+            self.slots.shrink_to_fit();
         }
     }
 

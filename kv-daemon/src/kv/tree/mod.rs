@@ -15,7 +15,7 @@
 //! - All leaves are equally deep. Keys rise strictly along the leaves.
 //! - A leaf holds at most `WIDTH` entries, an inner node at most `WIDTH` children and at least two.
 //! - Nodes are at least a third full, but for the root and those on the right edge, where keys that
-//!   come in order are appended. Mostly they are far fuller: a full node first shares with a neighbour
+//!   come in order are appended. Mostly they are far fuller: a full node first shares with one nearby
 //!   that has room, and is split only when there is none.
 //!
 //! It never looks at what a value is, and has no order of its own: that is `K`'s.
@@ -50,6 +50,9 @@ enum Node<K, V, const WIDTH: usize> {
     Leaf(Arc<Leaf<K, V, WIDTH>>),
     Inner(Arc<Inner<K, V, WIDTH>>),
 }
+
+/// How far away a full node looks for room before it is split: further is fuller, and more to move.
+const REACH: usize = 2;
 
 type Leaf<K, V, const WIDTH: usize> = ArrayVec<(K, V), WIDTH>;
 
@@ -153,17 +156,21 @@ impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Inner<K, V, WIDTH> {
     /// Makes room for a key that belongs to a full child: there, or in another child, to which the
     /// key belongs then.
     fn make_room(&mut self, at: usize, key: &K, on_right_edge: bool) {
-        // Of room for two, half is for the other child. Less than an eighth is not worth the moving.
-        let room = const { if WIDTH < 16 { 2 } else { WIDTH / 8 } };
-        let has_room = |node: &Node<K, V, WIDTH>| node.width() + room <= WIDTH;
         let last = self.children.len() - 1;
-        if 0 < at && has_room(&self.children[at - 1]) {
-            self.even_out(at - 1);
-        } else if at < last && has_room(&self.children[at + 1]) {
-            self.even_out(at);
-        } else {
-            self.split(at, key, on_right_edge && at == last);
+        for distance in 1..=REACH {
+            // Half of the room goes each step on. Less than an eighth is not worth the moving.
+            let room = (1 << distance).max(WIDTH / 8);
+            let has_room = |node: &Node<K, V, WIDTH>| node.width() + room <= WIDTH;
+            if distance <= at && has_room(&self.children[at - distance]) {
+                (at - distance..at).for_each(|left| self.even_out(left));
+                return;
+            }
+            if at + distance <= last && has_room(&self.children[at + distance]) {
+                (at..at + distance).rev().for_each(|left| self.even_out(left));
+                return;
+            }
         }
+        self.split(at, key, on_right_edge && at == last);
     }
 
     /// Splits a full child, into which this key will go.
