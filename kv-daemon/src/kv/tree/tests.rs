@@ -117,7 +117,8 @@ fn keys_in_order_leave_full_leaves() {
 /// Nearly in order is as many clients together write keys in order.
 #[test]
 fn keys_in_any_other_order_leave_leaves_about_four_fifths_full() {
-    let orders: [(&str, fn(u16) -> u16); 3] = [
+    type Order = fn(u16) -> u16;
+    let orders: [(&str, Order); 3] = [
         ("falling", |number| 9_999 - number),
         ("nearly in order", |number| number ^ 0xa5),
         ("in no order", |number| (u32::from(number) * 7919 % 10_007) as u16),
