@@ -106,11 +106,12 @@ pub(crate) struct Lanes<S: StateMachine> {
     pub(crate) stop: bool,
 }
 
-/// What of the clients' wishes is to gather at the door, so that many of them make one pass.
+/// How many of the clients' wishes are to gather at the door, so that they make one pass: fewer than
+/// these wake nobody and are not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Gather {
-    pub(crate) proposals: bool,
-    pub(crate) reads: bool,
+    pub(crate) proposals: usize,
+    pub(crate) reads: usize,
 }
 
 /// See the top of this file.
@@ -251,13 +252,18 @@ impl<S: StateMachine> Inbox<S> {
         }
         std::mem::swap(&mut door.lanes, lanes);
         // What gathers is given back to the door.
-        if gather.proposals {
+        if lanes.proposals.len() < gather.proposals {
             std::mem::swap(&mut door.lanes.proposals, &mut lanes.proposals);
             std::mem::swap(&mut door.lanes.proposal_bytes, &mut lanes.proposal_bytes);
         }
-        if gather.reads {
+        if lanes.reads.len() < gather.reads {
             std::mem::swap(&mut door.lanes.reads, &mut lanes.reads);
         }
+    }
+
+    /// How many proposals are at the door.
+    pub(crate) fn proposals_waiting(&self) -> usize {
+        lock(&self.door).lanes.proposals.len()
     }
 
     /// Changes what waits, and wakes the raft thread if it sleeps.
@@ -282,8 +288,8 @@ impl<S: StateMachine> Door<S> {
     fn calls(&self) -> bool {
         let Lanes { proposals, reads, .. } = &self.lanes;
         !self.lanes.is_quiet()
-            || !(self.gather.proposals || proposals.is_empty())
-            || !(self.gather.reads || reads.is_empty())
+            || self.gather.proposals.max(1) <= proposals.len()
+            || self.gather.reads.max(1) <= reads.len()
     }
 }
 
@@ -405,7 +411,7 @@ mod tests {
     #[test]
     fn what_gathers_stays_at_the_door_and_wakes_nobody() {
         let inbox: Inbox<Nothing> = Inbox::new(LIMITS);
-        let gather = Gather { proposals: true, reads: false };
+        let gather = Gather { proposals: usize::MAX, reads: 0 };
         let mut lanes = Lanes::default();
         assert!(inbox.propose(proposal(4)).is_ok());
         inbox.take(Some(Duration::from_millis(1)), gather, &mut lanes);

@@ -18,6 +18,7 @@
 
 mod clock;
 mod events;
+mod gather;
 mod handle;
 mod inbox;
 mod metrics;

@@ -1,7 +1,8 @@
 //! The raft thread: takes everything that came in, steps all of it, then carries out what that asks
 //! for, once. That is the group commit: while one batch is on its way to a majority the proposals
 //! that come in gather at the door, and then make one write and one message to each follower. The
-//! same with reads: they gather while a round that confirms earlier ones is under way.
+//! same with reads: they gather while a round that confirms earlier ones is under way
+//! (`gather.rs`).
 //!
 //! It never touches a disk or a socket, so a heartbeat never waits for a sync. It decides nothing:
 //! the replica does.
@@ -14,6 +15,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::events::{NodeEvent, NodeFailure};
+use super::gather::{Pace, Wait};
 use super::handle::Shared;
 use super::inbox::{Gather, Lanes, NewProposal, NewRead, Order, Reader};
 use super::lock;
@@ -32,10 +34,6 @@ use crate::write::SnapshotMeta;
 /// How long a stopping node waits for its last writes: a disk that hangs must not keep clients from
 /// their answers.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long clients' wishes gather at most. Longer: a majority that is slow, or far away, slows down
-/// who does not have to wait for it. Shorter: smaller batches, each with its messages and its syncs.
-const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// Where the raft thread sends what others do.
 pub(crate) struct Outlets {
@@ -66,8 +64,10 @@ pub(crate) struct RaftThread<S: StateMachine> {
     /// The newest write handed out, and the newest that is synced.
     written: WriteId,
     persisted: WriteId,
-    /// When clients' wishes were last let in.
-    let_in_at: Time,
+    /// When clients' wishes are let in. The answered are awaited for proposals only: a round of reads
+    /// costs too little to wait for anybody (measured: 6 % worse with 64 clients).
+    proposal_pace: Pace,
+    read_pace: Pace,
     /// Told to stop; by when at the latest.
     stop_by: Option<Instant>,
 }
@@ -96,7 +96,8 @@ impl<S: StateMachine> RaftThread<S> {
             },
             written: WriteId(0),
             persisted: WriteId(0),
-            let_in_at: Time(0),
+            proposal_pace: Pace::default(),
+            read_pace: Pace::default(),
             stop_by: None,
         }
     }
@@ -121,12 +122,8 @@ impl<S: StateMachine> RaftThread<S> {
     /// Everything that came in, and the time.
     fn take_in(&mut self) {
         let now = self.shared.clock.now();
-        let gather_until = self.let_in_at + GATHER_MAX;
-        let gather = if now < gather_until { self.gather() } else { Gather::default() };
-        let mut deadline = self.replica.deadline();
-        if gather != Gather::default() {
-            deadline = deadline.min(gather_until);
-        }
+        let (gather, gather_until) = self.gather(now);
+        let deadline = self.replica.deadline().min(gather_until);
         let mut wait = (deadline < Time::NEVER).then(|| deadline.since(now));
         if let Some(stop_by) = self.stop_by {
             let left = stop_by.saturating_duration_since(Instant::now());
@@ -145,9 +142,8 @@ impl<S: StateMachine> RaftThread<S> {
         for peer in std::mem::take(&mut lanes.peers_down) {
             self.replica.step(now, Input::PeerDown(peer));
         }
-        if !lanes.proposals.is_empty() || !lanes.reads.is_empty() {
-            self.let_in_at = now;
-        }
+        self.proposal_pace.let_in(now, lanes.proposals.len());
+        self.read_pace.let_in(now, lanes.reads.len());
         for NewProposal { command, deadline, answer } in lanes.proposals.drain(..) {
             let id = ProposalId(self.next_id());
             self.asked.proposals.insert(id, answer);
@@ -170,17 +166,21 @@ impl<S: StateMachine> RaftThread<S> {
         self.lanes = lanes;
     }
 
-    /// What would only wait in the core, and had better wait at the door.
-    fn gather(&self) -> Gather {
+    /// What had better wait at the door, and until when.
+    fn gather(&self, now: Time) -> (Gather, Time) {
         if self.stop_by.is_some() {
-            return Gather::default();
+            return (Gather::default(), Time::NEVER);
         }
         let raft = self.replica.raft();
         let log = raft.log();
-        Gather {
-            proposals: raft.role_name() == RoleName::Leader && log.committed() < log.last().index,
-            reads: raft.confirms_reads(),
-        }
+        let leads = raft.role_name() == RoleName::Leader;
+        let proposals = self.proposal_pace.wait(now, log.committed() < log.last().index);
+        let proposals = proposals.filter(|_| leads);
+        let reads = self.read_pace.wait(now, raft.confirms_reads());
+        let enough = |wait: Option<Wait>| wait.map_or(0, |wait| wait.enough);
+        let until = |wait: Option<Wait>| wait.map_or(Time::NEVER, |wait| wait.until);
+        let gather = Gather { proposals: enough(proposals), reads: enough(reads) };
+        (gather, until(proposals).min(until(reads)))
     }
 
     /// What our own threads say is also told to listeners.
@@ -249,6 +249,10 @@ impl<S: StateMachine> RaftThread<S> {
         }
         self.publish();
         let Work { answers, reads, transfers, snapshots_taken, .. } = work;
+        if !answers.is_empty() {
+            let (now, waiting) = (self.shared.clock.now(), self.shared.inbox.proposals_waiting());
+            self.proposal_pace.answered(now, answers.len(), waiting);
+        }
         self.answer(answers, reads);
         for (id, ended) in transfers {
             self.asked.transfers.remove(&id).into_iter().for_each(|a| a.answer(ended));
