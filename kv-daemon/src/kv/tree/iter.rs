@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::ops::Bound;
 use std::slice;
 
-use super::{Node, Tree};
+use super::{Node, Tree, find};
 
 /// The entries from some place on, by key.
 pub struct Range<'a, K, V, const WIDTH: usize> {
@@ -35,8 +35,10 @@ impl<K: Ord + Clone, V: Clone, const WIDTH: usize> Tree<K, V, WIDTH> {
                 Node::Leaf(entries) => {
                     let at = match from {
                         Bound::Unbounded => 0,
-                        Bound::Included(key) => entries.partition_point(|it| it.0.borrow() < key),
-                        Bound::Excluded(key) => entries.partition_point(|it| it.0.borrow() <= key),
+                        Bound::Included(key) => find(entries, key).unwrap_or_else(|at| at),
+                        Bound::Excluded(key) => {
+                            find(entries, key).map_or_else(|at| at, |at| at + 1)
+                        }
                     };
                     return Range { above, entries: entries[at..].iter() };
                 }

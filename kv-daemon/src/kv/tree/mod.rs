@@ -35,8 +35,8 @@ use arrayvec::ArrayVec;
 
 pub use build::Builder;
 
-/// The map. `WIDTH` was measured with the store, see `docs/decisions/an-ordered-map-of-our-own.md`; the
-/// tests take less, for deep trees of few keys.
+/// The map. Wider nodes spend less on counts and separators, and copy more while a view is held; see
+/// `docs/decisions/an-ordered-map-of-our-own.md`. The tests take less, for deep trees of few keys.
 #[derive(Clone)]
 pub struct Tree<K, V, const WIDTH: usize = 32> {
     root: Node<K, V, WIDTH>,
