@@ -10,7 +10,7 @@
 //!   most as long as their round took. Where they do not come back it is tried ever more rarely:
 //!   people who ask when it pleases them (an open loop) must not wait for nobody.
 //!
-//! Here is no clock and no lock: the raft thread brings the times and obeys.
+//! Here is no clock and no lock: passes bring the times and obey.
 
 use std::time::Duration;
 

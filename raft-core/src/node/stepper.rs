@@ -1,11 +1,11 @@
-//! The raft thread: takes everything that came in, steps all of it, then carries out what that asks
-//! for, once. That is the group commit: while one batch is on its way to a majority the proposals
-//! that come in gather at the door, and then make one write and one message to each follower. The
-//! same with reads: they gather while a round that confirms earlier ones is under way
+//! A pass: takes everything that came in, steps the replica with all of it, then carries out what
+//! that asks for, once. That is the group commit: while one batch is on its way to a majority the
+//! proposals that come in gather at the door, and then make one write and one message to each
+//! follower. The same with reads: they gather while a round that confirms earlier ones is under way
 //! (`gather.rs`).
 //!
-//! It never touches a disk or a socket, so a heartbeat never waits for a sync. It decides nothing:
-//! the replica does.
+//! A pass never touches a disk or a socket, so a heartbeat never waits for a sync. It decides
+//! nothing: the replica does. Who makes it is `turns.rs`'s affair.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::events::{NodeEvent, NodeFailure};
 use super::gather::{Pace, Wait};
 use super::handle::Shared;
-use super::inbox::{Gather, Lanes, NewProposal, NewRead, Order, Reader};
+use super::inbox::{Gather, Lanes, NewProposal, NewRead, Order, Reader, Rest};
 use super::lock;
 use super::snapshot_threads::ReadJob;
 use super::status::NodeStatus;
@@ -35,7 +35,7 @@ use crate::write::SnapshotMeta;
 /// their answers.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Where the raft thread sends what others do.
+/// Where a pass sends what others do.
 pub(crate) struct Outlets {
     pub(crate) transport: Box<dyn Transport>,
     pub(crate) wal: Arc<WalQueue>,
@@ -46,15 +46,15 @@ pub(crate) struct Outlets {
 }
 
 impl Drop for Outlets {
-    /// Also when the raft thread panics: the other threads end by this.
+    /// Also when a pass panics: the other threads end by this.
     fn drop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.wal.close();
     }
 }
 
-/// The thread's state; see the top of this file.
-pub(crate) struct RaftThread<S: StateMachine> {
+/// What a pass is made on; see the top of this file.
+pub(crate) struct Stepper<S: StateMachine> {
     shared: Arc<Shared<S>>,
     replica: Replica<S>,
     out: Outlets,
@@ -80,9 +80,9 @@ struct Asked<S: StateMachine> {
     snapshots: BTreeMap<OrderId, Answerer<Result<SnapshotMeta, SnapshotRefused>>>,
 }
 
-impl<S: StateMachine> RaftThread<S> {
-    pub(crate) fn new(shared: Arc<Shared<S>>, replica: Replica<S>, out: Outlets) -> RaftThread<S> {
-        RaftThread {
+impl<S: StateMachine> Stepper<S> {
+    pub(crate) fn new(shared: Arc<Shared<S>>, replica: Replica<S>, out: Outlets) -> Stepper<S> {
+        Stepper {
             shared,
             replica,
             out,
@@ -102,35 +102,25 @@ impl<S: StateMachine> RaftThread<S> {
         }
     }
 
-    /// Until the node is told to stop, or fails.
-    pub(crate) fn run(mut self) {
-        loop {
-            self.carry_out();
-            if self.replica.is_over() {
-                break;
-            }
-            if self.is_drained() {
-                self.replica.step(self.shared.clock.now(), Input::Stop);
-                self.carry_out();
-                break;
-            }
-            self.take_in();
+    /// One pass. Says when the next one is due.
+    pub(crate) fn pass(&mut self) -> Rest {
+        self.take_in();
+        self.carry_out();
+        let now = self.shared.clock.now();
+        let is_last = self.replica.is_over() || self.is_drained();
+        let (gather, gather_until) = self.gather(now);
+        let mut due = self.replica.deadline().min(gather_until);
+        if let Some(stop_by) = self.stop_by {
+            due = due.min(self.shared.clock.at(stop_by));
         }
-        self.end();
+        let is_stopping = is_last || self.stop_by.is_some();
+        Rest { gather, due, is_stopping, is_last }
     }
 
     /// Everything that came in, and the time.
     fn take_in(&mut self) {
-        let now = self.shared.clock.now();
-        let (gather, gather_until) = self.gather(now);
-        let deadline = self.replica.deadline().min(gather_until);
-        let mut wait = (deadline < Time::NEVER).then(|| deadline.since(now));
-        if let Some(stop_by) = self.stop_by {
-            let left = stop_by.saturating_duration_since(Instant::now());
-            wait = Some(wait.map_or(left, |wait| wait.min(left)));
-        }
         let mut lanes = std::mem::take(&mut self.lanes);
-        self.shared.inbox.take(wait, gather, &mut lanes);
+        self.shared.inbox.take(&mut lanes);
         let now = self.shared.clock.now();
         for input in lanes.own.drain(..) {
             self.note(&input);
@@ -348,8 +338,12 @@ impl<S: StateMachine> RaftThread<S> {
         settled || !self.replica.has_room() || stop_by <= Instant::now()
     }
 
-    /// Nobody is left without an answer, also who asked too late.
-    fn end(mut self) {
+    /// After the last pass: nobody is left without an answer, also who asked too late.
+    pub(crate) fn end(mut self) {
+        if !self.replica.is_over() {
+            self.replica.step(self.shared.clock.now(), Input::Stop);
+            self.carry_out();
+        }
         self.shared.inbox.stop();
         self.stop_by = Some(Instant::now());
         self.take_in();
