@@ -257,7 +257,7 @@ fn find<K: Borrow<Q>, V, Q: Ord + ?Sized>(entries: &[(K, V)], key: &Q) -> Result
 }
 
 /// `slice::binary_search_by` takes no branches, so each comparison waits for the one before it. Here
-/// the processor guesses, and fetches the next key from memory meanwhile.
+/// the processor can guess, and fetch the next key from memory meanwhile.
 fn search<T>(items: &[T], order: impl Fn(&T) -> Ordering) -> Result<usize, usize> {
     let (mut low, mut high) = (0, items.len());
     while low < high {
