@@ -138,6 +138,8 @@ pub struct Blame {
     pub disks_fail: bool,
     /// Disks were swapped.
     pub swapped: bool,
+    /// A wrong file stands in the place of one of its own.
+    pub misfiled: bool,
 }
 
 /// I20: a process ends only for reasons that the plan gave it.
@@ -145,8 +147,9 @@ pub fn exits(machine: Machine, exit: &Exit, blame: Blame) -> Verdict {
     let documented = match exit {
         Exit::Stopped | Exit::Locked => true,
         Exit::Storage(_) | Exit::Restore(_) => blame.harmed || blame.disks_fail,
-        Exit::Damage(_) => blame.harmed,
-        Exit::Foreign(_) => blame.swapped || blame.harmed,
+        Exit::Damage(_) => blame.harmed || blame.misfiled,
+        Exit::Foreign(_) => blame.swapped || blame.harmed || blame.misfiled,
+        Exit::Newer(_) => blame.misfiled,
         Exit::Panic(_) => false,
     };
     ensure(documented, "I20", || format!("{machine} exits for no reason: {exit:?}"))

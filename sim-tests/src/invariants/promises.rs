@@ -8,6 +8,8 @@ use raft_core::write::{Recovered, SnapshotWrite, Write};
 use super::cursors::{Cursors, never_back};
 use super::ledger::Shadow;
 use super::{Verdict, ensure};
+use crate::disk::{PutBack, Wrong};
+use crate::plan::Machine;
 
 /// What a disk has synced.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +77,23 @@ pub fn same_again(node: NodeId, first: &Recovered, second: &Recovered) -> Verdic
             format!("{:?}, {}..{}, snapshot {snapshot}", it.hard_state, it.log_start, end(it))
         };
         format!("{node} finds {} and, reading again, {}", told(first), told(second))
+    })
+}
+
+/// I14: a node that started with this file in the place of one of its own was right to do so.
+pub fn refuses(machine: Machine, wrong: Wrong) -> Verdict {
+    ensure(!wrong.must_be_refused(), "I14", || {
+        let Wrong { place, origin, .. } = wrong;
+        format!("{machine} starts, and one of its files ({place:?}) is of {origin}")
+    })
+}
+
+/// I14: who refuses a file changes nothing: the operator finds it as it was.
+pub fn left_alone(machine: Machine, wrong: Wrong, found: PutBack) -> Verdict {
+    let fine = !wrong.must_be_refused() || found == PutBack::AsItWas;
+    ensure(fine, "I14", || {
+        let Wrong { place, origin, .. } = wrong;
+        format!("{machine} had to refuse a file ({place:?}) of {origin}, and has changed it")
     })
 }
 
