@@ -406,14 +406,14 @@ impl Maker {
     /// Does no damage: the right file comes back.
     fn wrong_file(&self, rng: &mut Rng) -> Fault {
         let origin = match rng.below(8) {
-            0 => Origin::Machine(self.machine(rng)),
-            1 => Origin::Cluster,
-            2 => Origin::Newer,
+            0 | 1 => Origin::Machine(self.machine(rng)),
+            2 => Origin::Cluster,
+            3 => Origin::Newer,
             _ => Origin::Nonsense,
         };
         let place = match rng.below(8) {
-            0 => Place::Meta,
-            1..=3 => Place::Snapshot,
+            0 | 1 => Place::Meta,
+            2..=4 => Place::Snapshot,
             _ => Place::Wal,
         };
         let lasts = rng.log_span(Duration::from_millis(100), Duration::from_secs(5));

@@ -139,13 +139,22 @@ fn contradict_record(bytes: &mut [u8], batch: &Batch, record: usize, rng: &mut R
             head[RECORD_HEAD + payload - cut..RECORD_HEAD + payload].fill(0);
             return cut;
         }
-        // Without a term it would be of one that is over, as an entry it would follow nothing.
+        // The very first record of this kind is of term 1, all later ones are of that or more.
+        _ if is(kind, Kind::HardState) && 1 < batch.sequence && rng.coin() => {
+            set_u64(head, 16, 0);
+        }
+        // As an entry it follows nothing.
         _ if is(kind, Kind::HardState) => {
             head[0] = Kind::Entry as u8;
             set_u64(head, 8, 0);
         }
         _ if is(kind, Kind::Truncate) => set_u64(head, 8, u64::MAX),
-        _ if is(kind, Kind::Mark) => match rng.below(3) {
+        _ if is(kind, Kind::Mark) => match rng.below(4) {
+            // Of an entry that there is not, unless the log begins anew with it.
+            3 if head[1] == 0 => {
+                set_u64(head, 8, u64::MAX);
+                set_u64(head, RECORD_HEAD, u64::MAX);
+            }
             0 => head[1] = 7,
             1 => raise(head, 8),
             _ => set_u64(head, RECORD_HEAD, 0),
@@ -156,7 +165,14 @@ fn contradict_record(bytes: &mut [u8], batch: &Batch, record: usize, rng: &mut R
             // A segment begins with something else.
             _ => head[0] = Kind::Mark as u8,
         },
-        _ => head[0] = 0,
+        _ => {
+            // Of a close record there is nothing to be wrong about but what follows it.
+            let behind = up_to_page(batch.length as u64) as usize - record;
+            match head.get_mut(behind) {
+                Some(byte) => *byte = 1,
+                None => head[0] = 0,
+            }
+        }
     }
     0
 }

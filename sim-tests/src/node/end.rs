@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use raft_core::consensus::event::RoleName;
 use raft_core::node::form;
 use raft_core::replica::{Input, OrderId};
 use raft_core::storage::Storage;
 use raft_core::storage::error::StorageError;
 use raft_core::storage::meta::DataDir;
-use raft_core::types::{NodeId, Time};
+use raft_core::types::{NodeId, ProposalId, ReadId, Time};
 
 use crate::app::App;
 use crate::disk::Crash;
@@ -87,9 +88,14 @@ impl<A: App> World<A> {
         let local = self.local(machine);
         let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
         running.replica.step(local, Input::Stop);
-        // Who asks while it stops gets an answer too: what waits, and operators at the last moment.
-        let id = OrderId(running.next_id());
-        let late = [Input::SnapshotNow { id }, Input::Transfer { id, to: None }];
+        // Who asks while it stops gets an answer too: what waits, and who comes at the last moment.
+        let (id, deadline) = (OrderId(running.next_id()), Time::NEVER);
+        let late = [
+            Input::SnapshotNow { id },
+            Input::Transfer { id, to: None },
+            Input::Read { id: ReadId(running.next_id()), deadline },
+            Input::Propose { id: ProposalId(running.next_id()), command: Bytes::new(), deadline },
+        ];
         for input in std::mem::take(&mut running.lanes.asked).into_iter().chain(late) {
             running.replica.step(local, input);
         }

@@ -4,6 +4,7 @@
 //! Only lies that the receiver can see through belong here. Raft believes its peers: one that
 //! acknowledges what it has not synced, or votes twice, does harm, and no receiver can know.
 
+use bytes::Bytes;
 use raft_core::consensus::Raft;
 use raft_core::consensus::event::RoleName;
 use raft_core::membership::Membership;
@@ -67,13 +68,16 @@ pub(super) fn lie(message: &Message, raft: &Raft, rng: &mut Rng) -> Option<Messa
             1 => *matched = Index(FAR),
             _ => *received = Index(u64::MAX),
         },
-        Body::InstallSnapshot { meta, data, .. } => {
-            if rng.coin() {
-                data.clear();
-            } else {
-                meta.membership = Membership::default();
+        Body::InstallSnapshot { meta, offset, data } => match rng.below(4) {
+            0 => data.clear(),
+            1 => meta.membership = Membership::default(),
+            // What comes next, in other bytes: nobody can tell before all of it is there.
+            _ => {
+                *offset += data.len() as u64;
+                let left = meta.body_bytes.saturating_sub(*offset).min(data.len() as u64);
+                *data = Bytes::from(vec![0xaa; left as usize]);
             }
-        }
+        },
         Body::SnapshotReply { position, next_offset } => {
             if rng.coin() {
                 *next_offset = Some(u64::MAX);
@@ -116,7 +120,7 @@ fn leads(raft: &Raft, term: Term) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use bytes::{Bytes, BytesMut};
+    use bytes::BytesMut;
     use raft_core::codec::{FRAME_BYTES_MAX, FrameDecoder, encode_frame};
     use raft_core::config::Config;
     use raft_core::consensus::event::Event;

@@ -105,7 +105,7 @@ impl<A: App> World<A> {
     pub(crate) fn scheduled_pass(&mut self, machine: Machine) {
         if let Some(running) = self.places[usize::from(machine.0)].running_mut() {
             running.pass_due = false;
-            self.pass(machine);
+            self.poke(machine);
         }
     }
 
