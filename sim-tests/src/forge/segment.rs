@@ -150,8 +150,8 @@ fn contradict_record(bytes: &mut [u8], batch: &Batch, record: usize, rng: &mut R
         }
         _ if is(kind, Kind::Truncate) => set_u64(head, 8, u64::MAX),
         _ if is(kind, Kind::Mark) => match rng.below(4) {
-            // Of an entry that there is not, unless the log begins anew with it.
-            3 if head[1] == 0 => {
+            // Of an entry that there is not, or of a snapshot, if the log begins anew with it.
+            3 => {
                 set_u64(head, 8, u64::MAX);
                 set_u64(head, RECORD_HEAD, u64::MAX);
             }

@@ -23,6 +23,11 @@ const FAR: u64 = 1 << 40;
 /// his mind.
 pub(super) fn lie(message: &Message, raft: &Raft, rng: &mut Rng) -> Option<Message> {
     let mut lie = message.clone();
+    if rng.below(8) == 0 {
+        // Who believes that could never begin an election again.
+        lie.term = Term(u64::MAX);
+        return Some(lie);
+    }
     if message.body.is_reply() && rng.below(4) == 0 {
         // An answer of somebody who was not asked and is no member.
         lie.from = NOBODY;
