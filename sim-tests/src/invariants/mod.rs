@@ -441,7 +441,7 @@ impl<A: App> Invariants<A> {
                 self.ledger.is_committed(meta.position)?;
             }
             if let SnapshotWrite::Install(meta) = operation {
-                disk.kept.snapshot(meta.body_bytes);
+                disk.kept.receives(meta.body_bytes);
             }
         }
         Ok(())
@@ -481,6 +481,7 @@ impl Disk {
             && log.snapshot().position == at
         {
             self.durable.installing = None;
+            self.kept.installs();
             if log.start() == at && !self.issued.holds(at) {
                 self.issued = Shadow::new(at);
                 self.durable.log = Shadow::new(at);
