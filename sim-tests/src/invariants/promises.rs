@@ -174,6 +174,7 @@ impl Promises {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Origin, Place};
     use raft_core::types::{Term, WriteId};
     use raft_core::write::SnapshotMeta;
 
@@ -323,5 +324,23 @@ mod tests {
         assert_eq!(promises.answered(2, Index(6), Index(7)).expect_err("stale").rule, "I12");
         promises.begun(4, true);
         assert_eq!(promises.answered(4, Index(9), Index(8)).expect_err("not yet").rule, "I12");
+    }
+
+    #[test]
+    fn i14_a_wrong_file_is_refused_and_left_alone() {
+        let (machine, number) = (Machine(0), 0);
+        let wrong = |place, origin| Wrong { number, place, origin };
+        let segment = wrong(Place::Wal, Origin::Nonsense);
+        let foreign = wrong(Place::Snapshot, Origin::Cluster);
+        let snapshot = wrong(Place::Snapshot, Origin::Nonsense);
+        // One may begin from an older snapshot, and then the wrong one goes in time.
+        assert!(refuses(machine, snapshot).is_ok());
+        assert!(left_alone(machine, snapshot, PutBack::Changed).is_ok());
+        for file in [segment, foreign] {
+            let changed = left_alone(machine, file, PutBack::Changed);
+            assert_eq!(refuses(machine, file).expect_err("foreign").rule, "I14");
+            assert_eq!(changed.expect_err("touched").rule, "I14");
+            assert!(left_alone(machine, file, PutBack::AsItWas).is_ok());
+        }
     }
 }

@@ -195,6 +195,9 @@ mod tests {
         SnapshotMeta { position: at(4, 2), membership: membership(), body_bytes: 9, digest: 0 }
     }
 
+    /// Who is told something, in which term, and what.
+    type Told<'a> = (fn() -> Raft, u64, &'a [Body]);
+
     /// What nobody may change who is not believed.
     fn shown(raft: &Raft) -> String {
         let log = raft.log();
@@ -221,8 +224,7 @@ mod tests {
             Body::SnapshotReply { position: at(4, 2), next_offset: None },
             Body::VoteReply { granted: true },
         ];
-        let asked: [(fn() -> Raft, u64, &[Body]); 2] =
-            [(follower, 2, &to_follower), (leader, 3, &to_leader)];
+        let asked: [Told<'_>; 2] = [(follower, 2, &to_follower), (leader, 3, &to_leader)];
         let mut rng = Rng::stream(1, "liar", 0);
         let (mut refused, mut dropped) = (0, 0);
         for (node, term, bodies) in asked {
