@@ -282,6 +282,7 @@ fn what_cannot_be_is_refused_with_a_reason() {
     let nobody = SnapshotMeta { membership: Membership::default(), ..meta.clone() };
     let nowhere = SnapshotMeta { position: LogPosition::ORIGIN, ..meta.clone() };
     let later = SnapshotMeta { position: at(4, 6), ..meta.clone() };
+    let never = SnapshotMeta { position: at(u64::MAX, 4), ..meta.clone() };
     let membership = Payload::Membership(Membership::default());
     let cases = [
         (append(at(4, 3), vec![command(at(5, 2))]), "terms never fall"),
@@ -297,6 +298,9 @@ fn what_cannot_be_is_refused_with_a_reason() {
         (install(nobody, 0), "membership"),
         (install(nowhere, 0), "a snapshot of nothing"),
         (install(later, 0), "its holder in term 5"),
+        // One entry more, and a sum would overflow.
+        (install(never, 0), "no log reaches"),
+        (append(at(u64::MAX, 4), vec![]), "no log reaches"),
     ];
     for (body, reason) in cases {
         let text = refusal(&frame(ClusterId(1), &from_1_to_2(body.clone())));
@@ -305,6 +309,9 @@ fn what_cannot_be_is_refused_with_a_reason() {
     assert!(decode(&frame(ClusterId(1), &from_1_to_2(install(meta, 0)))).unwrap().is_some());
     let to_itself = Message { to: NodeId(1), ..from_1_to_2(Body::ReadIndex) };
     assert!(refusal(&frame(ClusterId(1), &to_itself)).contains("to itself"));
+    // Who took this term over could begin no election any more.
+    let last_term = Message { term: Term(u64::MAX), ..from_1_to_2(Body::ReadIndex) };
+    assert!(refusal(&frame(ClusterId(1), &last_term)).contains("no cluster reaches"));
 }
 
 #[test]

@@ -252,6 +252,9 @@ impl<A: App> World<A> {
     }
 }
 
+/// How long reads gather that would only wait for the end of a round; as in the daemon.
+const GATHER: Duration = Duration::from_millis(1);
+
 /// The nodes' side.
 impl<A: App> World<A> {
     fn begin_call(
@@ -300,7 +303,12 @@ impl<A: App> World<A> {
                 let read = ReadId(running.next_id());
                 running.reads.insert(read, id);
                 running.lanes.asked.push(Input::Read { id: read, deadline: active.deadline });
-                self.poke(machine);
+                if running.replica.raft().confirms_reads() {
+                    // It would only wait inside: it gathers at the door with others.
+                    self.queue.push(self.now + GATHER, Event::Pass(machine, place.life));
+                } else {
+                    self.poke(machine);
+                }
             }
             Todo::Read => {
                 if view.leader != Some(life_id) {

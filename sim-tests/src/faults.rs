@@ -9,11 +9,14 @@ use raft_core::storage::meta::DataDir;
 use raft_core::types::Time;
 
 use crate::app::App;
-use crate::disk::Crash;
+use crate::disk::{Crash, Wrong};
+use crate::forge::forge;
+use crate::invariants::promises;
 use crate::marks::Mark;
-use crate::plan::{CrashLoss, DiskFault, Fault, Machine, Place, Rot, Spelling, Target};
+use crate::node::exit_of;
+use crate::plan::{CrashLoss, DiskFault, Fault, Machine, Origin, Place, Rot, Spelling, Target};
 use crate::queue::Event;
-use crate::trace::{Exit, Seen};
+use crate::trace::Seen;
 use crate::world::World;
 
 /// A fault that lasts.
@@ -39,6 +42,10 @@ pub(crate) enum Lasting {
     Ambush,
     /// Hears a stranger.
     Stranger(Machine),
+    /// Hears a liar.
+    Liar(Machine),
+    /// Has a wrong file, wherever the disk is by now.
+    WrongFile,
     /// Started with a wrong list of peers.
     Misspelt(Machine),
     /// A process that stands still.
@@ -188,6 +195,16 @@ impl<A: App> World<A> {
                 self.place(at).stranger = true;
                 (Lasting::Stranger(at), lasts)
             }
+            Fault::Liar { lasts, .. } => {
+                self.place(at).liar = true;
+                (Lasting::Liar(at), lasts)
+            }
+            Fault::WrongFile { place, origin, lasts, .. } => {
+                if !self.misplace(at, Wrong { number, place, origin }) {
+                    return;
+                }
+                (Lasting::WrongFile, lasts)
+            }
             Fault::Misspelt { how, lasts, .. } => {
                 self.respell(at, Some(how));
                 (Lasting::Misspelt(at), lasts)
@@ -221,6 +238,8 @@ impl<A: App> World<A> {
             Lasting::Deaf(machine) => self.place(machine).deaf = false,
             Lasting::Ambush => self.ambushes.retain(|waiting| *waiting != number),
             Lasting::Stranger(machine) => self.place(machine).stranger = false,
+            Lasting::Liar(machine) => self.place(machine).liar = false,
+            Lasting::WrongFile => self.put_back(number),
             Lasting::Misspelt(machine) => self.respell(machine, None),
             Lasting::Still(machine) => self.see(Seen::Paused { machine, still: false }),
         }
@@ -274,6 +293,56 @@ impl<A: App> World<A> {
         at.lost |= at.disk.rot(rot, place).is_some();
     }
 
+    /// A wrong file takes the place of a right one of the same kind, if there is one; the process
+    /// is started on it.
+    fn misplace(&mut self, machine: Machine, wrong: Wrong) -> bool {
+        if self.place(machine).disk.wrong().is_some() {
+            return false;
+        }
+        self.crash(machine, 0, CrashLoss::Nothing);
+        let files = self.place(machine).disk.files(wrong.place);
+        let found = (!files.is_empty()).then(|| {
+            let path = self.place(machine).rng.pick(&files).clone();
+            let bytes = match wrong.origin {
+                Origin::Machine(other) if other == machine => None,
+                Origin::Machine(other) => self.copy_of(other, wrong.place, &path),
+                origin => {
+                    let place = self.place(machine);
+                    let bytes = place.disk.contents(&path).expect("the file is there");
+                    forge(wrong.place, bytes, origin, &mut place.rng)
+                }
+            };
+            (path, bytes)
+        });
+        self.restart(machine, Duration::from_millis(100));
+        let Some((path, Some(bytes))) = found else { return false };
+        self.place(machine).disk.displace(&path, bytes, wrong);
+        true
+    }
+
+    /// A file of that machine's disk, of the same name if it has one.
+    fn copy_of(&mut self, other: Machine, place: Place, path: &str) -> Option<Vec<u8>> {
+        let disk = &self.place(other).disk;
+        let own = disk.files(place);
+        disk.contents(own.iter().find(|it| *it == path).or(own.first())?)
+    }
+
+    /// The operator has noticed: the right file is put back, and the process started again.
+    fn put_back(&mut self, number: usize) {
+        let is_there = |machine: &Machine| {
+            let wrong = self.places[usize::from(machine.0)].disk.wrong();
+            wrong.is_some_and(|wrong| wrong.number == number)
+        };
+        let Some(machine) = (0..self.plan.machines()).map(Machine).find(is_there) else { return };
+        self.crash(machine, 0, CrashLoss::Nothing);
+        let place = self.place(machine);
+        let wrong = place.disk.wrong().expect("it was found there");
+        if let Err(broken) = promises::left_alone(machine, wrong, place.disk.put_back()) {
+            return self.violate(broken.rule, broken.what);
+        }
+        self.restart(machine, Duration::from_millis(100));
+    }
+
     /// The process is started again with another list of peers.
     fn respell(&mut self, machine: Machine, spelling: Option<Spelling>) {
         self.place(machine).spelling = spelling;
@@ -289,9 +358,9 @@ impl<A: App> World<A> {
         }
         let name = format!("node{}", machine.0 + 1);
         match DataDir::open(place.disk.handle(), Some(&name), 0) {
-            Err(StorageError::Locked { .. }) => {
+            Err(error @ StorageError::Locked { .. }) => {
                 self.marks.hit(Mark::SecondProcessRefused);
-                self.see(Seen::Exited { machine, exit: &Exit::Locked });
+                self.see(Seen::Exited { machine, exit: &exit_of(&error) });
             }
             // A fault that waited for the next operation has struck this one.
             Err(_) => {}
@@ -315,6 +384,8 @@ fn target_of(fault: &Fault) -> Option<Target> {
         | Fault::LateTimers { target, .. }
         | Fault::Snapshot { target }
         | Fault::Stranger { target, .. }
+        | Fault::Liar { target, .. }
+        | Fault::WrongFile { target, .. }
         | Fault::Misspelt { target, .. }
         | Fault::Bootstrap { target }
         | Fault::DeafClients { target, .. } => Some(*target),

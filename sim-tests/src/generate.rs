@@ -73,6 +73,8 @@ pub fn plan(seed: u64) -> Plan {
     plan.faults.extend(make("ambushes", classes.process, Maker::ambush, 20));
     plan.faults.extend(make("rotting", classes.damage, Maker::rotting, 3));
     plan.faults.extend(make("strangers", classes.network, Maker::stranger, 2));
+    plan.faults.extend(make("liars", classes.network, Maker::liar, 2));
+    plan.faults.extend(make("wrong files", classes.operators, Maker::wrong_file, 6));
     let forms = classes.operators && start == Start::Forming && 2 < machines;
     plan.faults.extend(make("spellings", forms, Maker::misspelt, 4).into_iter().map(|fault| {
         // While they form, and a few on nodes that have long formed.
@@ -395,6 +397,27 @@ impl Maker {
 
     fn stranger(&self, rng: &mut Rng) -> Fault {
         Fault::Stranger { target: self.target(rng), lasts: self.lasts(rng) }
+    }
+
+    fn liar(&self, rng: &mut Rng) -> Fault {
+        Fault::Liar { target: self.target(rng), lasts: self.lasts(rng) }
+    }
+
+    /// Does no damage: the right file comes back.
+    fn wrong_file(&self, rng: &mut Rng) -> Fault {
+        let origin = match rng.below(8) {
+            0 | 1 => Origin::Machine(self.machine(rng)),
+            2 => Origin::Cluster,
+            3 => Origin::Newer,
+            _ => Origin::Nonsense,
+        };
+        let place = match rng.below(8) {
+            0 | 1 => Place::Meta,
+            2..=4 => Place::Snapshot,
+            _ => Place::Wal,
+        };
+        let lasts = rng.log_span(Duration::from_millis(100), Duration::from_secs(5));
+        Fault::WrongFile { target: self.target(rng), place, origin, lasts }
     }
 
     fn misspelt(&self, rng: &mut Rng) -> Fault {

@@ -17,6 +17,7 @@ mod client;
 mod clock;
 pub mod disk;
 mod faults;
+pub mod forge;
 pub mod generate;
 pub mod html;
 pub mod invariants;

@@ -80,6 +80,10 @@ fn main() -> ExitCode {
     if args.seed.is_none() && args.plan.is_none() {
         std::panic::set_hook(Box::new(|_| {}));
     }
+    if args.trace {
+        let is_many = args.seed.is_none() && args.plan.is_none();
+        sim_tests::transcript::hear_library_log(!is_many);
+    }
     let result = match (&args.seed, &args.plan) {
         (Some(seed), _) => one(&args, &format!("seed {seed}"), generate::plan(*seed)),
         (None, Some(file)) => match read_plan(file) {

@@ -118,6 +118,16 @@ marks! {
     SecondProcessRefused,
     /// a swapped disk was refused
     SwappedDiskRefused,
+    /// a file of another node was refused
+    OtherNodesFileRefused,
+    /// a file of another cluster was refused
+    OtherClustersFileRefused,
+    /// a file of a newer program was refused
+    NewerFileRefused,
+    /// a file was refused that contradicts itself under checksums that hold
+    NonsenseRefused,
+    /// a start did without a wrong snapshot
+    DidWithoutWrongFile,
     /// a wiped disk came back
     WipedCameBack,
     /// a condition of a write did not hold
@@ -188,6 +198,12 @@ marks! {
     AppliedAheadOfDisk,
     /// a heartbeat's answer told what no acknowledgement had
     AcknowledgedByHeartbeat,
+    /// an acknowledgement came of what was never sent
+    AcknowledgedTheUnsent,
+    /// an append came that contradicts what is committed
+    CommittedContradicted,
+    /// a second node claimed to lead a term
+    SecondLeaderClaimed,
     /// a piece of a snapshot came again
     PieceRepeated,
     /// the leader's snapshot came too late to be of use

@@ -252,6 +252,26 @@ pub enum Fault {
         /// How long.
         lasts: Duration,
     },
+    /// A peer of our own cluster breaks the rules of Raft: for a while each message that arrives is
+    /// followed by one of the same term that no correct node sends. It has to be dropped.
+    Liar {
+        /// Who hears it.
+        target: Target,
+        /// How long.
+        lasts: Duration,
+    },
+    /// The process dies, and one file of its directory is replaced by one that is whole and wrong. It
+    /// starts on that, has to refuse it or to do without it, and in the end the right one is back.
+    WrongFile {
+        /// Whose.
+        target: Target,
+        /// Which of its files.
+        place: Place,
+        /// What is wrong with the one in its place.
+        origin: Origin,
+        /// How long until the right one is back.
+        lasts: Duration,
+    },
     /// The process ends and starts again with a wrong list of peers, as an operator may type it.
     /// Later it starts with the right one.
     Misspelt {
@@ -469,6 +489,19 @@ pub enum Place {
     Snapshot,
     /// The META file.
     Meta,
+}
+
+/// Where a wrong file comes from. Its checksums hold, whatever it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The disk of another machine of this cluster: somebody restored the wrong backup.
+    Machine(Machine),
+    /// A node of another cluster.
+    Cluster,
+    /// A later version of the program.
+    Newer,
+    /// A program with a bug: its parts contradict each other.
+    Nonsense,
 }
 
 /// What a client asks at a time. A client asks one thing after the other: what comes due while an

@@ -187,6 +187,11 @@ impl Display for Fault {
             Fault::Stranger { target, lasts } => {
                 write!(f, "stranger {target} lasts={}", Span(*lasts))
             }
+            Fault::Liar { target, lasts } => write!(f, "liar {target} lasts={}", Span(*lasts)),
+            Fault::WrongFile { target, place, origin, lasts } => {
+                let place = word_of(&PLACES, place);
+                write!(f, "wrong-file {target} in={place} from={origin} lasts={}", Span(*lasts))
+            }
             Fault::Misspelt { target, how, lasts } => {
                 let how = word_of(&SPELLINGS, how);
                 write!(f, "misspelt {target} how={how} lasts={}", Span(*lasts))
@@ -258,6 +263,13 @@ fn read_fault(words: &mut Words<'_>) -> Result<Fault, String> {
                     blow: read_blow(words)?,
                 }),
                 "stranger" => Ok(Fault::Stranger { target, lasts: words.span("lasts")? }),
+                "liar" => Ok(Fault::Liar { target, lasts: words.span("lasts")? }),
+                "wrong-file" => Ok(Fault::WrongFile {
+                    target,
+                    place: find_word(&PLACES, words.named("in")?, "place")?,
+                    origin: read_origin(words.named("from")?)?,
+                    lasts: words.span("lasts")?,
+                }),
                 "misspelt" => Ok(Fault::Misspelt {
                     target,
                     how: find_word(&SPELLINGS, words.named("how")?, "spelling")?,
@@ -300,6 +312,12 @@ const ROTS: [(Rot, &str); 6] = [
 const PLACES: [(Place, &str); 3] =
     [(Place::Wal, "wal"), (Place::Snapshot, "snapshot"), (Place::Meta, "meta")];
 
+const ORIGINS: [(Origin, &str); 3] = [
+    (Origin::Cluster, "another-cluster"),
+    (Origin::Newer, "newer-program"),
+    (Origin::Nonsense, "nonsense"),
+];
+
 const LOSSES: [(CrashLoss, &str); 3] =
     [(CrashLoss::Nothing, "nothing"), (CrashLoss::Some, "some"), (CrashLoss::Garbage, "garbage")];
 
@@ -329,6 +347,19 @@ const CHANGES: [(Change, &str); 4] = [
     (Change::Demote, "demote"),
     (Change::Remove, "remove"),
 ];
+
+impl Display for Origin {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Machine(machine) => write!(f, "{machine}"),
+            origin => f.write_str(word_of(&ORIGINS, origin)),
+        }
+    }
+}
+
+fn read_origin(word: &str) -> Result<Origin, String> {
+    machine(word).map(Origin::Machine).or_else(|_| find_word(&ORIGINS, word, "origin"))
+}
 
 impl Display for Blow {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -628,6 +659,12 @@ mod tests {
             words(&["short", "long", "itself", "alias"], "misspelt f1 how=* lasts=2s"),
             words(&["add", "promote", "demote", "remove"], "membership * m4"),
             words(&["m2", "leader"], "stranger * lasts=5s"),
+            words(&["m2", "f1"], "liar * lasts=5s"),
+            words(&["wal", "snapshot", "meta"], "wrong-file m2 in=* from=m3 lasts=2s"),
+            words(
+                &["another-cluster", "newer-program", "nonsense"],
+                "wrong-file leader in=wal from=* lasts=2s",
+            ),
             words(&["m3 by=m5", "m1 by=m2"], "membership replace *"),
             words(&["m1"], "bootstrap *"),
         ];

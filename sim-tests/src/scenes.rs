@@ -144,6 +144,10 @@ impl Scenes<'_> {
             ..Weather::FAIR
         };
         lines.fault(back, Fault::Links { links: Links::All, weather, lasts: timeout * 4 });
+        if rng.below(3) == 0 {
+            // Somebody mixes pieces of his own among those of the leader.
+            lines.fault(back, Fault::Liar { target: follower, lasts: timeout * 3 });
+        }
         self.burst(rng, (back, timeout * 3), timeout / 20, (90, timeout * 3), lines);
         for _ in 0..rng.below(4) {
             let soon = back + rng.log_span(Duration::from_millis(1), timeout * 2);

@@ -271,6 +271,8 @@ fn spans(fault: &mut Fault) -> Vec<&mut Duration> {
         | Fault::DeafClients { lasts: span, .. }
         | Fault::Ambush { lasts: span, blow: Blow::Rot(_), .. }
         | Fault::Stranger { lasts: span, .. }
+        | Fault::Liar { lasts: span, .. }
+        | Fault::WrongFile { lasts: span, .. }
         | Fault::Misspelt { lasts: span, .. }
         | Fault::Disk { fault: DiskFault::NoSpace { lasts: span }, .. } => vec![span],
         Fault::Reset { .. }

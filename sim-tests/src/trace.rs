@@ -277,6 +277,8 @@ pub enum Exit {
     Restore(String),
     /// It does not belong here: the disk is of another node or cluster.
     Foreign(String),
+    /// A later version of the program has written to the disk.
+    Newer(String),
     /// It panicked: a broken rule of our own.
     Panic(String),
 }

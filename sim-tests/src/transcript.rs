@@ -23,6 +23,35 @@ impl<A: App> Watch<A> for Transcript {
     }
 }
 
+/// What the library logs: a transcript tells that too.
+struct LibraryLog {
+    prints: bool,
+}
+
+/// From now on the library's log is put into words, and printed among the lines of the transcript if
+/// it is `printed`. Once for a process.
+pub fn hear_library_log(printed: bool) {
+    let log = Box::leak(Box::new(LibraryLog { prints: printed }));
+    if log::set_logger(log).is_ok() {
+        log::set_max_level(log::LevelFilter::Debug);
+    }
+}
+
+impl log::Log for LibraryLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        if self.prints {
+            let _ = writeln!(io::stdout().lock(), "            {}: {line}", record.level());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
 /// The line of a fact; `None` for what other lines tell better.
 pub fn line<A: App>(seen: &Seen<'_, A>, view: &View<'_, A>) -> Option<String> {
     Some(match seen {

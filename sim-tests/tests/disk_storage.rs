@@ -13,8 +13,9 @@ use raft_core::types::{
     ClusterId, Entry, HardState, Index, LogPosition, NodeId, Payload, Term, WriteId,
 };
 use raft_core::write::{Recovered, SnapshotWrite, Write};
-use sim_tests::disk::{Crash, SimDisk};
-use sim_tests::plan::{DiskFault, Place, Rot};
+use sim_tests::disk::{Crash, PutBack, SimDisk, Wrong};
+use sim_tests::forge::forge;
+use sim_tests::plan::{DiskFault, Machine, Origin, Place, Rot};
 use sim_tests::rng::Rng;
 
 const CLUSTER: ClusterId = ClusterId(77);
@@ -92,8 +93,8 @@ impl Node {
         self.starts += 1;
         let disk: Arc<dyn Disk> = self.sim.handle();
         let dir = DataDir::open(disk.clone(), None, 1 << 40)?;
-        assert_eq!(dir.meta().cluster, Some(CLUSTER), "a formed node stays formed");
         let (storage, recovered) = Storage::open(disk, dir.meta(), self.options())?;
+        assert_eq!(dir.meta().cluster, Some(CLUSTER), "a formed node stays formed");
         self.check(&recovered);
         self.running = Some((dir, storage));
         Ok(())
@@ -310,6 +311,62 @@ fn rot_is_said_or_does_no_harm() {
     }
     let meta = rots.len() - 1;
     assert_eq!(said[meta][2], struck[meta][2], "a lost META is always noticed");
+}
+
+/// A whole file that is wrong is refused for what it is, or done without, and is not touched; with the
+/// right one back all is as it was.
+#[test]
+fn wrong_files_are_refused_and_left_alone() {
+    let (mut refused, mut done_without) = (0, 0);
+    for seed in 0..500 {
+        let mut node = Node::new(seed);
+        node.start().unwrap();
+        let before = node.rng.below(60);
+        (0..before).for_each(|_| node.act().unwrap());
+        node.end(Crash::Process);
+        let place = [Place::Wal, Place::Wal, Place::Snapshot, Place::Meta][seed as usize % 4];
+        let Some(path) = node.sim.files(place).last().cloned() else { continue };
+        let right = node.sim.contents(&path).unwrap();
+        let origins = [Origin::Cluster, Origin::Newer, Origin::Nonsense, Origin::Nonsense];
+        for origin in origins.into_iter().chain([Origin::Machine(Machine(1))]) {
+            let bytes = if let Origin::Machine(_) = origin {
+                let other = Node::new(seed + 1).sim;
+                other.files(place).first().map(|path| other.contents(path).unwrap())
+            } else {
+                forge(place, right.clone(), origin, &mut node.rng)
+            };
+            let Some(bytes) = bytes else { continue };
+            assert_ne!(bytes, right, "{path} of {origin}");
+            let wrong = Wrong { number: 0, place, origin };
+            node.sim.displace(&path, bytes, wrong);
+            assert_eq!(node.sim.wrong(), Some(wrong));
+            match node.start() {
+                Ok(()) => {
+                    assert!(!wrong.must_be_refused(), "seed {seed}: starts on {path} of {origin}");
+                    done_without += 1;
+                    node.end(Crash::Process);
+                    assert_eq!(node.sim.put_back(), PutBack::AsItWas, "{path} of {origin}");
+                    // The snapshot that is back may be newer than the one it has begun from.
+                    break;
+                }
+                Err(error) => {
+                    let named = match origin {
+                        // There META says only whose it is, and the log says which cluster's.
+                        Origin::Machine(_) => matches!(error, StorageError::ForeignNode { .. }),
+                        Origin::Cluster => matches!(error, StorageError::ForeignCluster { .. }),
+                        Origin::Newer => matches!(error, StorageError::NewerFormat { .. }),
+                        Origin::Nonsense => error.is_damage(),
+                    };
+                    assert!(named, "seed {seed}: {path} of {origin}: {error}");
+                    refused += 1;
+                }
+            }
+            node.sim.end_life();
+            assert_eq!(node.sim.put_back(), PutBack::AsItWas, "{path} of {origin}");
+        }
+        node.start().unwrap();
+    }
+    assert!(1_000 < refused && 20 < done_without, "{refused} refused, {done_without} not");
 }
 
 #[test]

@@ -18,8 +18,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    HEAD_BYTES_MAX, HEAD_BYTES_USUAL, decode_payload, encode_payload, plain_value, put_plain,
-    sound_meta, sound_position,
+    HEAD_BYTES_MAX, HEAD_BYTES_USUAL, REACHED_MAX, decode_payload, encode_payload, plain_value,
+    put_plain, sound_meta, sound_position,
 };
 use crate::buffer;
 use crate::message::{AppendResult, Body, Message};
@@ -114,6 +114,9 @@ fn read_frame(frame: &[u8]) -> Result<(ClusterId, Message), Malformed> {
     let Head { cluster, from, to, term, id, body } = plain_value(head, "a head")?;
     if from == to {
         return Err(Malformed::new(format!("a message of {from} to itself")));
+    }
+    if REACHED_MAX < term.0 {
+        return Err(Malformed::new(format!("a message of term {term}, which no cluster reaches")));
     }
     let mut payloads = Payloads { rest: payloads };
     let body = put_together(body, term, &mut payloads)?;
@@ -274,9 +277,6 @@ fn following(
     term: Term,
     payloads: &mut Payloads<'_>,
 ) -> Result<Vec<Entry>, Malformed> {
-    if prev.index.0.checked_add(heads.len() as u64).is_none() {
-        return Err(Malformed::new(format!("{} entries after {prev}", heads.len())));
-    }
     let mut before = prev;
     let mut entries = Vec::with_capacity(heads.len());
     for head in heads {

@@ -35,6 +35,10 @@ pub const HEAD_BYTES_MAX: usize = 16 << 20;
 /// Room for most heads: a heartbeat has 104 bytes.
 const HEAD_BYTES_USUAL: usize = 128;
 
+/// No cluster reaches a later term, and no log a higher index: a step each nanosecond for 292 years.
+/// Whatever says that it has is malformed, so that one step more never overflows.
+const REACHED_MAX: u64 = u64::MAX / 2;
+
 const KIND_NOOP: u8 = 1;
 const KIND_COMMAND: u8 = 2;
 const KIND_MEMBERSHIP: u8 = 3;
@@ -117,6 +121,9 @@ fn sound_meta(meta: SnapshotMeta) -> Result<SnapshotMeta, Malformed> {
 
 /// Index 0 and term 0 go together: terms begin with the first election, entries with 1.
 fn sound_position(what: &str, position: LogPosition) -> Result<LogPosition, Malformed> {
+    if REACHED_MAX < position.index.0 {
+        return Err(Malformed::new(format!("{what} at {position}, which no log reaches")));
+    }
     if (position.index == Index::ZERO) == (position.term == Term(0)) {
         return Ok(position);
     }

@@ -119,11 +119,6 @@ impl Log {
         self.term_at(position.index) == Some(position.term)
     }
 
-    /// One entry.
-    pub fn entry(&self, index: Index) -> Option<&Entry> {
-        self.slot(index).map(|slot| &slot.entry)
-    }
-
     /// The entries from `first` to `last`, as many as weigh at most `bytes_max`, but at least one.
     /// Both ends must be held.
     pub fn entries(&self, first: Index, last: Index, bytes_max: u64) -> Vec<Entry> {

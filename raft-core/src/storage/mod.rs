@@ -195,11 +195,6 @@ impl Storage {
         self.unless_poisoned(|storage| storage.wal.prove(storage.state.shape.last()))
     }
 
-    /// A clean end: as [`Storage::quiet`]. No more is needed, since every start copes with a crash.
-    pub fn close(mut self) -> Result<(), StorageError> {
-        self.quiet()
-    }
-
     /// The job to make the next segment, if it is neither there nor on its way. To be run on
     /// another thread; then [`Storage::adopt`] the result. A job that failed, or was dropped, is
     /// given out again.

@@ -273,7 +273,8 @@ impl LogShape {
 
     fn append(&mut self, position: LogPosition) -> Result<(), String> {
         let last = self.last();
-        if position.index != last.index.next() || position.term < last.term {
+        let follows = position.index.0.checked_sub(1) == Some(last.index.0);
+        if !follows || position.term < last.term {
             return Err(format!("the entry after {last}, found {position}"));
         }
         if self.runs.is_empty() || last.term < position.term {
@@ -351,6 +352,13 @@ mod tests {
         assert!(shape.truncate(at(3, 3)).is_err());
         assert!(shape.truncate(at(1, 3)).is_err());
         assert_eq!(shape.last(), at(2, 3));
+    }
+
+    /// Under a checksum that holds an index can be any number: behind the last one there is no entry.
+    #[test]
+    fn nothing_follows_the_last_index_there_is() {
+        let mut shape = LogShape::starting_after(at(u64::MAX, 1));
+        assert!(shape.append(at(0, 1)).is_err() && shape.append(at(u64::MAX, 1)).is_err());
     }
 
     #[test]

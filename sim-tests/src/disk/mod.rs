@@ -11,10 +11,12 @@
 //! contents   bytes, sparse, and what of them is durable      crash   what a crash leaves
 //! names      names, and what of them is durable              rot     bytes at rest that change
 //! handle     what a process does with the disk               state   all of it in one place
+//! displaced  a wrong file in the place of a right one
 //! ```
 
 mod contents;
 mod crash;
+mod displaced;
 mod handle;
 mod names;
 mod rot;
@@ -27,6 +29,7 @@ use raft_core::storage::disk::Disk;
 
 pub use self::contents::SECTOR_BYTES;
 pub use self::crash::{Aftermath, Crash};
+pub use self::displaced::{PutBack, Wrong};
 use self::handle::Handle;
 pub use self::rot::Rotten;
 use self::state::State;
@@ -97,6 +100,35 @@ impl SimDisk {
     /// that reads it has to say so, or to do without it.
     pub fn rot(&self, rot: Rot, place: Place) -> Option<Rotten> {
         rot::rot(&mut self.state(), rot, place)
+    }
+
+    /// The files of this kind that are durable and whole, and not too large to be copied. Sorted.
+    pub fn files(&self, place: Place) -> Vec<String> {
+        displaced::files(&self.state(), place)
+    }
+
+    /// Puts a file with these bytes in the place of the file of this path, durably. For a disk on
+    /// which no process runs.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such file, or [`SimDisk::wrong`] says that one is displaced already.
+    pub fn displace(&self, path: &str, bytes: Vec<u8>, wrong: Wrong) {
+        displaced::displace(&mut self.state(), path, bytes, wrong);
+    }
+
+    /// The wrong file on it, if there is one: until it is put back, or the disk is wiped.
+    pub fn wrong(&self) -> Option<Wrong> {
+        self.state().displaced.as_ref().map(displaced::Displaced::wrong)
+    }
+
+    /// Puts the right file back in its place, if the wrong one still is there as it was.
+    ///
+    /// # Panics
+    ///
+    /// When there is no wrong file.
+    pub fn put_back(&self) -> PutBack {
+        displaced::put_back(&mut self.state())
     }
 
     /// From now on (or no longer) there is no room: creating, renaming and growing files fails.

@@ -41,6 +41,10 @@ const SECTORS_PER_PAGE: u64 = (PAGE / SECTOR_BYTES) as u64;
 
 /// Lets one thing rot; `None` when there is nothing that may.
 pub(super) fn rot(state: &mut State, rot: Rot, place: Place) -> Option<Rotten> {
+    if state.displaced.is_some() {
+        // What somebody put there by mistake and takes away again is not also to change meanwhile.
+        return None;
+    }
     let mut candidates = candidates(state, place);
     candidates.retain(|candidate| match rot {
         Rot::Gone => true,
@@ -110,14 +114,11 @@ pub(super) fn rot(state: &mut State, rot: Rot, place: Place) -> Option<Rotten> {
 
 /// The files of a place that have their name durably and have not rotted yet.
 fn candidates(state: &State, place: Place) -> Vec<Candidate> {
-    let is_here = |path: &str| match place {
-        Place::Wal => is_segment(path),
-        Place::Snapshot => path.starts_with("snap/") && path.ends_with(".snap"),
-        Place::Meta => path == "META",
-    };
     let last_used = last_used_segment(state);
     let names = state.durable.names.iter().filter(|(path, inode)| {
-        is_here(path) && state.live.names.get(*path) == Some(*inode) && !state.files[inode].rotten
+        is_in(place, path)
+            && state.live.names.get(*path) == Some(*inode)
+            && !state.files[inode].rotten
     });
     let candidate = |(path, inode): (&String, &u64)| {
         let file = &state.files[inode];
@@ -140,6 +141,15 @@ fn candidates(state: &State, place: Place) -> Vec<Candidate> {
 impl Candidate {
     fn proven_sectors(&self) -> impl Iterator<Item = u64> {
         self.in_use.iter().copied().filter(|sector| *sector < self.proven)
+    }
+}
+
+/// Whether a file of this path is of this kind.
+pub(super) fn is_in(place: Place, path: &str) -> bool {
+    match place {
+        Place::Wal => is_segment(path),
+        Place::Snapshot => path.starts_with("snap/") && path.ends_with(".snap"),
+        Place::Meta => path == "META",
     }
 }
 

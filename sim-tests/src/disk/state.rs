@@ -9,6 +9,7 @@ use std::time::Duration;
 use twox_hash::XxHash64;
 
 use super::contents::File;
+use super::displaced::Displaced;
 use super::names::{Change, Tree};
 use crate::plan::{DiskFault, DiskPace};
 use crate::rng::Rng;
@@ -34,6 +35,8 @@ pub(super) struct State {
     pub(super) slow: Duration,
     pub(super) chance: Chance,
     pub(super) counts: Counts,
+    /// A file that a wrong one has taken the place of.
+    pub(super) displaced: Option<Displaced>,
     /// A digest of the operations so far.
     history: XxHash64,
 }
@@ -146,6 +149,7 @@ impl State {
             slow: Duration::ZERO,
             chance: Chance { crash: stream(0), fault: stream(1), rot: stream(2), time: stream(3) },
             counts: Counts::default(),
+            displaced: None,
             history: XxHash64::with_seed(0),
         }
     }
@@ -292,6 +296,7 @@ impl State {
     pub(super) fn wipe(&mut self) {
         self.pending.clear();
         (self.live, self.durable) = (Tree::default(), Tree::default());
+        self.displaced = None;
         self.end_lives();
     }
 

@@ -85,6 +85,8 @@ pub struct Kept {
     begun: [u64; 3],
     /// The largest snapshot.
     body_max: u64,
+    /// How much had been written when the leader's snapshot was complete here.
+    came: u64,
 }
 
 /// A batch takes whole pages, and its header and records their heads.
@@ -97,11 +99,26 @@ impl Kept {
         self.written += (entries + PAGE).next_multiple_of(PAGE);
     }
 
-    /// A snapshot of what was applied begins, or the leader's is installed.
+    /// A snapshot of what was applied is written.
     pub fn snapshot(&mut self, body_bytes: u64) {
-        self.begun.rotate_right(1);
-        self.begun[0] = self.written;
+        self.covers(self.written);
         self.body_max = self.body_max.max(body_bytes);
+    }
+
+    /// All pieces of the leader's are here. They may still be found to be wrong.
+    pub fn receives(&mut self, body_bytes: u64) {
+        self.came = self.written;
+        self.body_max = self.body_max.max(body_bytes);
+    }
+
+    /// The leader's snapshot took the place of the log.
+    pub fn installs(&mut self) {
+        self.covers(self.came);
+    }
+
+    fn covers(&mut self, written: u64) {
+        self.begun.rotate_right(1);
+        self.begun[0] = written;
     }
 
     /// Most bytes that the log's segments may have.
@@ -138,6 +155,8 @@ pub struct Blame {
     pub disks_fail: bool,
     /// Disks were swapped.
     pub swapped: bool,
+    /// A wrong file stands in the place of one of its own.
+    pub misfiled: bool,
 }
 
 /// I20: a process ends only for reasons that the plan gave it.
@@ -145,8 +164,9 @@ pub fn exits(machine: Machine, exit: &Exit, blame: Blame) -> Verdict {
     let documented = match exit {
         Exit::Stopped | Exit::Locked => true,
         Exit::Storage(_) | Exit::Restore(_) => blame.harmed || blame.disks_fail,
-        Exit::Damage(_) => blame.harmed,
-        Exit::Foreign(_) => blame.swapped || blame.harmed,
+        Exit::Damage(_) => blame.harmed || blame.misfiled,
+        Exit::Foreign(_) => blame.swapped || blame.harmed || blame.misfiled,
+        Exit::Newer(_) => blame.misfiled,
         Exit::Panic(_) => false,
     };
     ensure(documented, "I20", || format!("{machine} exits for no reason: {exit:?}"))
@@ -258,6 +278,9 @@ mod tests {
         // The newest snapshot covers it, but a start may need the one before and the log from there.
         kept.snapshot(100);
         kept.snapshot(100);
+        assert_eq!(kept.log_bytes_max(&knobs), one);
+        // Nor does one that came in wrong, however often.
+        (0..3).for_each(|_| kept.receives(100));
         assert_eq!(kept.log_bytes_max(&knobs), one);
         kept.snapshot(100);
         assert_eq!(kept.log_bytes_max(&knobs), 0, "two snapshots cover it");

@@ -52,7 +52,7 @@ pub const RULES: [(&str, &str); 21] = [
     ("I11", "only entries of the own term are committed by count"),
     ("I12", "a read is no older than what was acknowledged before it began"),
     ("I13", "a reference that never crashes agrees"),
-    ("I14", "a start finds what was synced, and what a snapshot was taken of"),
+    ("I14", "a start finds what was synced, what a snapshot was taken of, and no wrong file"),
     ("I16", "no value that nobody wrote"),
     ("I17", "a message of another cluster or an older term changes nothing"),
     ("I19", "what waits, what is under way and what is kept is bounded"),
@@ -290,6 +290,7 @@ impl<A: App> Invariants<A> {
             harmed: self.harmed >> machine.0 & 1 == 1,
             disks_fail: has(|it| matches!(it, Fault::Disk { .. })),
             swapped: has(|it| matches!(it, Fault::Swap { .. })),
+            misfiled: view.disk(machine).wrong().is_some(),
         };
         conduct::exits(machine, exit, blame)
     }
@@ -440,7 +441,7 @@ impl<A: App> Invariants<A> {
                 self.ledger.is_committed(meta.position)?;
             }
             if let SnapshotWrite::Install(meta) = operation {
-                disk.kept.snapshot(meta.body_bytes);
+                disk.kept.receives(meta.body_bytes);
             }
         }
         Ok(())
@@ -480,6 +481,7 @@ impl Disk {
             && log.snapshot().position == at
         {
             self.durable.installing = None;
+            self.kept.installs();
             if log.start() == at && !self.issued.holds(at) {
                 self.issued = Shadow::new(at);
                 self.durable.log = Shadow::new(at);

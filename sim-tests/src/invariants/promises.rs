@@ -8,6 +8,8 @@ use raft_core::write::{Recovered, SnapshotWrite, Write};
 use super::cursors::{Cursors, never_back};
 use super::ledger::Shadow;
 use super::{Verdict, ensure};
+use crate::disk::{PutBack, Wrong};
+use crate::plan::Machine;
 
 /// What a disk has synced.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +77,23 @@ pub fn same_again(node: NodeId, first: &Recovered, second: &Recovered) -> Verdic
             format!("{:?}, {}..{}, snapshot {snapshot}", it.hard_state, it.log_start, end(it))
         };
         format!("{node} finds {} and, reading again, {}", told(first), told(second))
+    })
+}
+
+/// I14: a node that started with this file in the place of one of its own was right to do so.
+pub fn refuses(machine: Machine, wrong: Wrong) -> Verdict {
+    ensure(!wrong.must_be_refused(), "I14", || {
+        let Wrong { place, origin, .. } = wrong;
+        format!("{machine} starts, and one of its files ({place:?}) is of {origin}")
+    })
+}
+
+/// I14: who refuses a file changes nothing: the operator finds it as it was.
+pub fn left_alone(machine: Machine, wrong: Wrong, found: PutBack) -> Verdict {
+    let fine = !wrong.must_be_refused() || found == PutBack::AsItWas;
+    ensure(fine, "I14", || {
+        let Wrong { place, origin, .. } = wrong;
+        format!("{machine} had to refuse a file ({place:?}) of {origin}, and has changed it")
     })
 }
 
@@ -155,6 +174,7 @@ impl Promises {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Origin, Place};
     use raft_core::types::{Term, WriteId};
     use raft_core::write::SnapshotMeta;
 
@@ -304,5 +324,23 @@ mod tests {
         assert_eq!(promises.answered(2, Index(6), Index(7)).expect_err("stale").rule, "I12");
         promises.begun(4, true);
         assert_eq!(promises.answered(4, Index(9), Index(8)).expect_err("not yet").rule, "I12");
+    }
+
+    #[test]
+    fn i14_a_wrong_file_is_refused_and_left_alone() {
+        let (machine, number) = (Machine(0), 0);
+        let wrong = |place, origin| Wrong { number, place, origin };
+        let segment = wrong(Place::Wal, Origin::Nonsense);
+        let foreign = wrong(Place::Snapshot, Origin::Cluster);
+        let snapshot = wrong(Place::Snapshot, Origin::Nonsense);
+        // One may begin from an older snapshot, and then the wrong one goes in time.
+        assert!(refuses(machine, snapshot).is_ok());
+        assert!(left_alone(machine, snapshot, PutBack::Changed).is_ok());
+        for file in [segment, foreign] {
+            let changed = left_alone(machine, file, PutBack::Changed);
+            assert_eq!(refuses(machine, file).expect_err("foreign").rule, "I14");
+            assert_eq!(changed.expect_err("touched").rule, "I14");
+            assert!(left_alone(machine, file, PutBack::AsItWas).is_ok());
+        }
     }
 }

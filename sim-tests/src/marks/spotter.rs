@@ -137,6 +137,9 @@ impl Spotter {
             Body::PreVoteReply { .. } => {}
             _ => self.hit_if(Mark::OlderTermCame, *term < ours),
         }
+        let led = raft.leader().is_some_and(|leader| leader != *from);
+        let claimed = body.is_from_leader() && *term == ours && led;
+        self.hit_if(Mark::SecondLeaderClaimed, claimed);
         match body {
             Body::RequestVote { last, .. } => {
                 self.hit_if(Mark::OlderLogAskedForVote, older(last));
@@ -148,6 +151,15 @@ impl Spotter {
                 self.hit_if(Mark::AppendRepeated, held);
                 let verified = Index(prev.index.0 + entries.len() as u64);
                 self.hit_if(Mark::CommitAheadOfAppend, verified < *commit);
+                let known = log.term_at(prev.index).filter(|_| prev.index <= log.committed());
+                let contradicts = known.is_some_and(|known| known != prev.term);
+                self.hit_if(Mark::CommittedContradicted, contradicts && *term == ours);
+            }
+            Body::AppendReply { result: AppendResult::Matched(matched) }
+            | Body::HeartbeatReply { matched, .. }
+                if log.last().index < *matched =>
+            {
+                self.hit_if(Mark::AcknowledgedTheUnsent, *term == ours);
             }
             Body::AppendReply { result: AppendResult::Matched(matched) } => {
                 self.told.insert((to, *from), (*term, *matched));
@@ -228,7 +240,10 @@ impl Spotter {
     }
 
     fn issued<A: App>(&mut self, machine: Machine, write: &Write, view: &View<'_, A>) {
-        let learns = view.plan().voters <= machine.0;
+        let me = view.node(machine);
+        let learns = view
+            .replica(machine)
+            .is_some_and(|replica| replica.raft().log().membership().learners().contains(&me));
         let tale = self.tale(machine);
         if write.hard_state.is_some_and(|it| it.vote.is_some()) {
             tale.vote = Some(write.id);

@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use raft_core::consensus::event::RoleName;
 use raft_core::node::form;
 use raft_core::replica::{Input, OrderId};
 use raft_core::storage::Storage;
 use raft_core::storage::error::StorageError;
 use raft_core::storage::meta::DataDir;
-use raft_core::types::{NodeId, Time};
+use raft_core::types::{NodeId, ProposalId, ReadId, Time};
 
 use crate::app::App;
 use crate::disk::Crash;
 use crate::marks::Mark;
-use crate::plan::{CrashLoss, Machine};
+use crate::plan::{CrashLoss, Machine, Origin};
 use crate::queue::Event;
 use crate::trace::{Exit, Seen};
 use crate::world::{Parcel, World};
@@ -25,6 +26,9 @@ use super::{Place, Process, Running};
 
 /// How long a leader that stops waits for another to take over; the daemon's own patience.
 const HANDOVER: Duration = Duration::from_secs(1);
+
+/// How long a node that stops waits for its last writes; the daemon's own patience.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The end of a process.
 impl<A: App> World<A> {
@@ -59,15 +63,39 @@ impl<A: App> World<A> {
         self.later(HANDOVER, Event::Leave(machine, life));
     }
 
-    /// The replica answers whoever waits, then the process ends.
+    /// Nobody is let in any more; what is under way is synced and answered as far as it can be.
     pub(crate) fn leave(&mut self, machine: Machine) {
+        let (now, local) = (self.now, self.local(machine));
+        let place = &mut self.places[usize::from(machine.0)];
+        let life = place.life;
+        let Some(running) = place.running_mut() else { return };
+        match running.stop_by {
+            None => {
+                running.stop_by = Some(now + STOP_PATIENCE);
+                let drained = running.is_drained(local);
+                self.later(STOP_PATIENCE, Event::Leave(machine, life));
+                if drained {
+                    self.end_replica(machine);
+                }
+            }
+            Some(stop_by) if stop_by <= now => self.end_replica(machine),
+            Some(_) => {}
+        }
+    }
+
+    /// The replica answers whoever waits, then the process ends.
+    pub(super) fn end_replica(&mut self, machine: Machine) {
         let local = self.local(machine);
         let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
-        running.stopping = true;
         running.replica.step(local, Input::Stop);
-        // Who asks while it stops gets an answer too: what waits, and operators at the last moment.
-        let id = OrderId(running.next_id());
-        let late = [Input::SnapshotNow { id }, Input::Transfer { id, to: None }];
+        // Who asks while it stops gets an answer too: what waits, and who comes at the last moment.
+        let (id, deadline) = (OrderId(running.next_id()), Time::NEVER);
+        let late = [
+            Input::SnapshotNow { id },
+            Input::Transfer { id, to: None },
+            Input::Read { id: ReadId(running.next_id()), deadline },
+            Input::Propose { id: ProposalId(running.next_id()), command: Bytes::new(), deadline },
+        ];
         for input in std::mem::take(&mut running.lanes.asked).into_iter().chain(late) {
             running.replica.step(local, input);
         }
@@ -81,14 +109,23 @@ impl<A: App> World<A> {
         if !place.is_up() {
             return;
         }
-        if matches!(exit, Exit::Damage(_)) {
-            place.lost = true;
-            self.marks.hit(Mark::DamageFound);
-        }
-        match &exit {
-            Exit::Storage(_) => self.marks.hit(Mark::StorageFailed),
-            Exit::Foreign(_) => self.marks.hit(Mark::SwappedDiskRefused),
+        let wrong = place.disk.wrong().map(|wrong| wrong.origin);
+        // What is wrong with a file that somebody put there is over when he takes it away.
+        place.lost |= matches!(exit, Exit::Damage(_)) && wrong.is_none();
+        match (&exit, wrong) {
+            (Exit::Damage(_), None) => self.marks.hit(Mark::DamageFound),
+            (Exit::Damage(_), Some(_)) => self.marks.hit(Mark::NonsenseRefused),
+            (Exit::Storage(_), _) => self.marks.hit(Mark::StorageFailed),
+            (Exit::Foreign(_), None) => self.marks.hit(Mark::SwappedDiskRefused),
+            (Exit::Foreign(_), Some(Origin::Machine(_))) => {
+                self.marks.hit(Mark::OtherNodesFileRefused);
+            }
+            (Exit::Foreign(_), Some(_)) => self.marks.hit(Mark::OtherClustersFileRefused),
+            (Exit::Newer(_), _) => self.marks.hit(Mark::NewerFileRefused),
             _ => {}
+        }
+        if matches!(exit, Exit::Stopped) {
+            self.close_log(machine);
         }
         self.see(Seen::Exited { machine, exit: &exit });
         let left = self.place(machine).running().and_then(|running| running.leaving);
@@ -103,6 +140,20 @@ impl<A: App> World<A> {
             let life = place.life;
             let after = place.rng.span(Duration::from_millis(200), Duration::from_secs(2));
             self.later(after, Event::Start(machine, life));
+        }
+    }
+
+    /// The last thing in an orderly end: the log's thread writes what waits, and proves it.
+    fn close_log(&mut self, machine: Machine) {
+        let local = self.local(machine);
+        let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
+        let mut writes = running.log.running.take().unwrap_or_default();
+        writes.append(&mut running.log.waiting);
+        // Every start copes with a log that was not closed.
+        if let Ok(kept) = running.keeper.work(local, writes, true)
+            && let Some((written, writes)) = kept.written
+        {
+            self.see(Seen::Persisted { machine, through: written.last, writes: &writes });
         }
     }
 
@@ -254,10 +305,11 @@ impl<A: App> World<A> {
 }
 
 /// Why a process that got this error ends.
-pub(super) fn exit_of(error: &StorageError) -> Exit {
+pub(crate) fn exit_of(error: &StorageError) -> Exit {
     let text = error.to_string();
     match error {
-        StorageError::Damage { .. } => Exit::Damage(text),
+        error if error.is_damage() => Exit::Damage(text),
+        StorageError::NewerFormat { .. } => Exit::Newer(text),
         StorageError::Locked { .. } => Exit::Locked,
         StorageError::WrongName { .. }
         | StorageError::ForeignNode { .. }

@@ -15,6 +15,7 @@
 mod ambush;
 mod end;
 mod forming;
+mod liar;
 mod raft;
 mod start;
 mod storage;
@@ -46,6 +47,7 @@ use crate::plan::{Machine, Spelling};
 use crate::rng::Rng;
 use crate::trace::CopyId;
 
+pub(crate) use end::exit_of;
 pub(crate) use start::{address, storage_options};
 
 /// A machine: a disk, a clock, and the process that runs there, if one does.
@@ -69,6 +71,8 @@ pub(crate) struct Place<A: App> {
     pub(crate) deaf: bool,
     /// A node of another cluster sends here too.
     pub(crate) stranger: bool,
+    /// A peer of our own cluster breaks the rules.
+    pub(crate) liar: bool,
     /// What is wrong with the list of peers that the process is started with.
     pub(crate) spelling: Option<Spelling>,
     /// The disk is damaged, emptied or not its own: the process cannot be expected to come back.
@@ -133,8 +137,8 @@ pub(crate) struct Running<A: App> {
     role: RoleName,
     /// Told to stop, and when to start again: leadership is handed over first.
     pub(crate) leaving: Option<Duration>,
-    /// The replica has been told to stop.
-    stopping: bool,
+    /// The door is closed: what is under way is ended until then at the latest.
+    stop_by: Option<Time>,
 }
 
 /// What came in since the last pass, in the order the raft thread takes it.
@@ -187,6 +191,7 @@ impl<A: App> Place<A> {
             late: Duration::ZERO,
             deaf: false,
             stranger: false,
+            liar: false,
             spelling: None,
             lost: false,
             wipes: 0,
@@ -238,6 +243,14 @@ impl<A: App> Running<A> {
     /// What its storage says of itself, for the bounds.
     pub(crate) fn storage(&self) -> StorageStats {
         self.keeper.storage().stats()
+    }
+
+    /// Whether all that was accepted is synced and answered as far as it can be. A full disk is not
+    /// waited for.
+    fn is_drained(&self, local: Time) -> bool {
+        let log = &self.log;
+        let settled = log.waiting.is_empty() && log.running.is_none() && self.lanes.own.is_empty();
+        settled && local < self.replica.deadline() || !self.replica.has_room()
     }
 
     /// Most that waits in memory, for the bounds.

@@ -20,7 +20,7 @@ use crate::queue::Event;
 use crate::trace::{CopyId, Exit, Loss, Seen};
 use crate::world::{Parcel, World};
 
-use super::{Process, ReadJob, Writing, stranger};
+use super::{Process, ReadJob, Writing, liar, stranger};
 
 /// Most messages that wait for a pass; beyond it they are lost, as in the daemon's inbox.
 const MESSAGES_MAX: usize = 8192;
@@ -36,7 +36,7 @@ impl<A: App> World<A> {
         mut frame: BytesMut,
     ) {
         let place = &mut self.places[usize::from(to.0)];
-        let (id, stranger) = (place.id, place.stranger);
+        let (id, stranger, liar) = (place.id, place.stranger, place.liar);
         let lost = match &mut place.process {
             Process::Running(running) if running.lanes.messages.len() < MESSAGES_MAX => {
                 match running.decoder.decode(&mut frame) {
@@ -45,7 +45,22 @@ impl<A: App> World<A> {
                     {
                         let twin = stranger
                             .then(|| stranger::twin(running.cluster, &message, &mut place.rng));
+                        let lie = if liar {
+                            liar::lie(&message, running.replica.raft(), &mut place.rng)
+                        } else {
+                            None
+                        };
                         running.lanes.messages.push((copy, from, message));
+                        if let Some(lie) = lie {
+                            let mut frame = BytesMut::new();
+                            encode_frame(running.cluster, &lie, &mut frame);
+                            match running.decoder.decode(&mut frame) {
+                                Ok(Some((_, lie))) => {
+                                    running.lanes.messages.push((copy, from, lie));
+                                }
+                                _ => self.marks.hit(Mark::FrameRefused),
+                            }
+                        }
                         if let Some(frame) = twin {
                             self.send_parcel(
                                 Duration::ZERO,
@@ -90,7 +105,7 @@ impl<A: App> World<A> {
     pub(crate) fn scheduled_pass(&mut self, machine: Machine) {
         if let Some(running) = self.places[usize::from(machine.0)].running_mut() {
             running.pass_due = false;
-            self.pass(machine);
+            self.poke(machine);
         }
     }
 
@@ -130,8 +145,11 @@ impl<A: App> World<A> {
             self.see(Seen::TakenIn { machine });
         }
         let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
-        for input in lanes.asked.drain(..) {
-            running.replica.step(local, input);
+        // Who comes while it stops stands before a closed door until it has ended.
+        if running.stop_by.is_none() {
+            for input in lanes.asked.drain(..) {
+                running.replica.step(local, input);
+            }
         }
         if running.replica.deadline() <= local {
             running.replica.step(local, Input::Wake);
@@ -217,9 +235,15 @@ impl<A: App> World<A> {
         if let Some(why) = work.fault {
             return self.fail(machine, Exit::Restore(why));
         }
+        let local = self.local(machine);
         let Some(running) = self.places[at].running_mut() else { return };
-        if running.stopping && running.replica.is_over() {
-            return self.exit(machine, Exit::Stopped);
+        if running.stop_by.is_some() {
+            if running.replica.is_over() {
+                return self.exit(machine, Exit::Stopped);
+            }
+            if running.is_drained(local) {
+                return self.end_replica(machine);
+            }
         }
         let leader = running.replica.raft().leader();
         if leader != running.leader {

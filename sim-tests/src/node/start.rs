@@ -106,6 +106,13 @@ impl<A: App> World<A> {
             (storage, recovered)
         };
         let place = self.place(machine);
+        if let Some(wrong) = place.disk.wrong() {
+            if let Err(broken) = promises::refuses(machine, wrong) {
+                return self.violate(broken.rule, broken.what);
+            }
+            self.marks.hit(Mark::DidWithoutWrongFile);
+        }
+        let place = self.place(machine);
         let local = place.clock.read(now);
         let snapshots = storage.snapshots().clone();
         let shown = recovered.clone();
@@ -143,7 +150,7 @@ impl<A: App> World<A> {
             leader: None,
             role: RoleName::Follower,
             leaving: None,
-            stopping: false,
+            stop_by: None,
         };
         let place = self.place(machine);
         place.process = Process::Running(Box::new(running));
@@ -195,7 +202,7 @@ pub(crate) fn storage_options(knobs: &Knobs, seed: u64) -> StorageOptions {
     StorageOptions {
         segment_bytes_first: knobs.segment_bytes_first,
         segment_bytes_max: knobs.segment_bytes_max,
-        seed,
+        ..StorageOptions::new(seed)
     }
 }
 
