@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use super::events::{NodeEvent, NodeFailure};
 use super::handle::Shared;
 use super::inbox::{Gather, Lanes, NewProposal, NewRead, Order, Reader};
 use super::lock;
+use super::pace::Stopping;
 use super::snapshot_threads::ReadJob;
 use super::status::NodeStatus;
 use super::ticket::Answerer;
@@ -44,13 +44,13 @@ pub(crate) struct Outlets {
     pub(crate) snapshot_writer: Sender<SnapshotOrder>,
     pub(crate) snapshot_reader: Sender<ReadJob>,
     /// Set at the end: a snapshot being written is given up.
-    pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) stopping: Arc<Stopping>,
 }
 
 impl Drop for Outlets {
     /// Also when the raft thread panics: the other threads end by this.
     fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.set();
         self.wal.close();
     }
 }
