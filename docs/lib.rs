@@ -58,6 +58,10 @@ pub mod decisions {
     pub mod snapshots_are_verified_before_they_have_a_name {}
     #[doc = include_str!("decisions/status-codes.md")]
     pub mod status_codes {}
+    #[doc = include_str!("decisions/the-answered-are-awaited.md")]
+    pub mod the_answered_are_awaited {}
     #[doc = include_str!("decisions/the-client-says-what-was-sent.md")]
     pub mod the_client_says_what_was_sent {}
+    #[doc = include_str!("decisions/who-brings-it-makes-the-pass.md")]
+    pub mod who_brings_it_makes_the_pass {}
 }

@@ -23,7 +23,7 @@ pub trait StateMachine: Send + 'static {
     /// Carries out one committed command. `at` is unique to it and grows.
     fn apply(&mut self, at: LogPosition, command: &Bytes) -> Self::Reply;
 
-    /// A frozen view of everything applied so far. Called on the raft thread, so it has to return
+    /// A frozen view of everything applied so far. Called in a node's pass, so it has to return
     /// at once (share structure, do not copy); the pieces are taken on another thread.
     fn snapshot(&self) -> Box<dyn SnapshotSource>;
 

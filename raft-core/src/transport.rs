@@ -2,7 +2,7 @@
 //! process for tests, examples and embedders that run several nodes together.
 //!
 //! A transport may lose, double, delay and reorder messages; the core stands that. What it must not
-//! do is block: `send` is called on the raft thread, between a client's proposal and its sync.
+//! do is block: `send` is called in a node's pass, between a client's proposal and its sync.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,8 @@ use crate::types::NodeId;
 pub trait Transport: Send + 'static {
     /// Sends each message to the node it names (`message.to`), in this order if it can. Returns at
     /// once: queues what it can hold and drops the rest. What comes back from peers is handed to
-    /// [`Handle::receive`].
+    /// [`Handle::receive`], by a thread that holds no lock which `send` takes: what the node has to
+    /// answer it may send at once, from within that call.
     fn send(&mut self, messages: Vec<Message>);
 }
 

@@ -266,7 +266,7 @@ fn a_full_inbox_refuses_at_once() {
     options.inbox.reads_max = 1;
     let node = start(&disk, 1, 1, options, NoTransport);
     wait_until_ready(&node);
-    // The raft thread is held up in a read.
+    // A pass is held up in a read.
     let (entered, is_in) = channel();
     let (release, released) = channel::<()>();
     let held = node.read(move |_| {

@@ -158,7 +158,7 @@ async fn propose(
         return false;
     }
     // The same rules on a view, outside of the log: what is refused every second is not written
-    // every second, and the raft thread does not walk the keys for it.
+    // every second, and no pass walks the keys for it.
     let (view, name, judged) = (serving.store.view(), me.clone(), map.clone());
     let judged = tokio::task::spawn_blocking(move || view.judge_map(&name, judged)).await;
     match judged {

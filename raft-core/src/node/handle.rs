@@ -3,16 +3,17 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::clock::Clock;
 use super::events::{Listeners, NodeEvent, NodeFailure, Receiver};
-use super::inbox::{Gather, Inbox, Lanes, NewProposal, NewRead, Order, Reader};
+use super::inbox::{Inbox, Lanes, NewProposal, NewRead, Order, Reader};
 use super::lock;
 use super::metrics::{Counters, NodeMetrics};
 use super::status::NodeStatus;
+use super::stepper::Stepper;
 use super::ticket::{Ticket, ticket};
 use crate::consensus::event::TransferFailure;
 use crate::message::Message;
@@ -37,6 +38,8 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) listeners: Listeners<NodeEvent>,
     /// Why the node is over: the first reason counts.
     pub(crate) failure: Mutex<Option<NodeFailure>>,
+    /// What passes are made on, by who has the turn; `None` before the first and after the last.
+    pub(crate) stepper: Mutex<Option<Stepper<S>>>,
 }
 
 impl<S: StateMachine> Handle<S> {
@@ -55,10 +58,13 @@ impl<S: StateMachine> Handle<S> {
         let deadline = self.shared.clock.deadline(deadline);
         self.shared.counters.proposals.add(1);
         let proposal = NewProposal { command, deadline, answer };
-        if let Err((proposal, refusal)) = self.shared.inbox.propose(proposal) {
-            let refused = Outcome::Refused(refusal);
-            self.shared.counters.ended(&refused);
-            proposal.answer.answer(refused);
+        match self.shared.inbox.propose(proposal) {
+            Ok(turn) => self.shared.inbox.leave(turn),
+            Err((proposal, refusal)) => {
+                let refused = Outcome::Refused(refusal);
+                self.shared.counters.ended(&refused);
+                proposal.answer.answer(refused);
+            }
         }
         ticket
     }
@@ -72,7 +78,7 @@ impl<S: StateMachine> Handle<S> {
         ticket
     }
 
-    /// A linearizable read: runs `look` on the state, after a barrier. It runs on the raft thread,
+    /// A linearizable read: runs `look` on the state, after a barrier. It runs in a pass of the node,
     /// so it has to be short; for long looks keep the state behind a lock of its own and use
     /// [`read_barrier`](Handle::read_barrier).
     pub fn read<T: Send + 'static>(
@@ -97,35 +103,43 @@ impl<S: StateMachine> Handle<S> {
     fn enqueue_read(&self, deadline: Option<Instant>, reader: Reader<S>) {
         let deadline = self.shared.clock.deadline(deadline);
         self.shared.counters.reads.add(1);
-        if let Err((read, why)) = self.shared.inbox.read(NewRead { deadline, reader }) {
-            self.shared.counters.reads_refused.add(1);
-            read.reader.refuse(why);
+        match self.shared.inbox.read(NewRead { deadline, reader }) {
+            Ok(turn) => self.shared.inbox.leave(turn),
+            Err((read, why)) => {
+                self.shared.counters.reads_refused.add(1);
+                read.reader.refuse(why);
+            }
         }
     }
 
     /// Hands in what came from peers. Never waits: what does not fit is dropped and counted, as a
-    /// network would.
+    /// network would. The calling thread may make the pass that sees to it: it applies what is
+    /// committed by it, answers tickets and sends, so it must hold no lock that those take.
     pub fn receive(&self, messages: Vec<Message>) {
         self.shared.counters.messages_received.add(messages.len() as u64);
-        let dropped = self.shared.inbox.messages(messages);
+        let (dropped, turn) = self.shared.inbox.messages(messages);
         self.shared.counters.messages_dropped.add(dropped);
+        self.shared.visit(turn);
     }
 
     /// The connection to this peer broke *and* reconnecting was refused on every address. Only a
     /// hint: followers of a crashed leader begin to look for a new one sooner.
     pub fn peer_down(&self, peer: NodeId) {
-        self.shared.inbox.peer_down(peer);
+        self.shared.inbox.leave(self.shared.inbox.peer_down(peer));
     }
 
     /// Hands leadership to this voter, or to the best one. The ticket ends within about an election
     /// timeout, with the new leader or why there is none.
     pub fn transfer(&self, to: Option<NodeId>) -> Ticket<Result<NodeId, TransferFailure>> {
         let (answer, ticket) = ticket(|| Err(TransferFailure::NotLeader));
-        if let Err((order, stopping)) = self.shared.inbox.order(Order::Transfer { to, answer }) {
-            let busy = TransferFailure::InProgress;
-            let why = if stopping { TransferFailure::NotLeader } else { busy };
-            let Order::Transfer { answer, .. } = order else { return ticket };
-            answer.answer(Err(why));
+        match self.shared.inbox.order(Order::Transfer { to, answer }) {
+            Ok(turn) => self.shared.inbox.leave(turn),
+            Err((order, stopping)) => {
+                let busy = TransferFailure::InProgress;
+                let why = if stopping { TransferFailure::NotLeader } else { busy };
+                let Order::Transfer { answer, .. } = order else { return ticket };
+                answer.answer(Err(why));
+            }
         }
         ticket
     }
@@ -133,11 +147,14 @@ impl<S: StateMachine> Handle<S> {
     /// Writes a snapshot of the state now, whatever its size. The ticket ends when it is durable.
     pub fn snapshot_now(&self) -> Ticket<Result<SnapshotMeta, SnapshotRefused>> {
         let (answer, ticket) = ticket(|| Err(SnapshotRefused::Stopped));
-        if let Err((order, stopping)) = self.shared.inbox.order(Order::Snapshot { answer }) {
-            let busy = SnapshotRefused::InProgress;
-            let why = if stopping { SnapshotRefused::Stopped } else { busy };
-            let Order::Snapshot { answer } = order else { return ticket };
-            answer.answer(Err(why));
+        match self.shared.inbox.order(Order::Snapshot { answer }) {
+            Ok(turn) => self.shared.inbox.leave(turn),
+            Err((order, stopping)) => {
+                let busy = SnapshotRefused::InProgress;
+                let why = if stopping { SnapshotRefused::Stopped } else { busy };
+                let Order::Snapshot { answer } = order else { return ticket };
+                answer.answer(Err(why));
+            }
         }
         ticket
     }
@@ -170,24 +187,29 @@ impl<S: StateMachine> Handle<S> {
     /// Tells the node to stop, and returns at once: nothing new is accepted, what was accepted is
     /// written and synced, everybody who waits gets an answer, then comes [`NodeEvent::Stopped`].
     pub fn stop(&self) {
-        self.shared.inbox.stop();
+        self.shared.inbox.leave(self.shared.inbox.stop());
     }
 }
 
 impl<S: StateMachine> Shared<S> {
-    /// The node is over: the raft thread is told, and tells everybody.
+    /// The node is over: the next pass is told, and tells everybody.
     pub(crate) fn fail(&self, failure: NodeFailure) {
         lock(&self.failure).get_or_insert(failure);
-        self.inbox.own([Input::Failed]);
+        self.tell([Input::Failed]);
     }
 
-    /// The raft thread itself is gone: does what it would have done. Whoever is dropped unanswered
-    /// gets the answer that was named for that.
+    /// Hands in what one of our own threads has done, and leaves the pass to the raft thread.
+    pub(crate) fn tell(&self, inputs: impl IntoIterator<Item = Input>) {
+        self.inbox.leave(self.inbox.own(inputs));
+    }
+
+    /// There will be no more passes: does what the last would have done. Whoever is dropped
+    /// unanswered gets the answer that was named for that.
     pub(crate) fn abandon(&self, failure: NodeFailure) {
         let failure = lock(&self.failure).get_or_insert(failure).clone();
-        self.inbox.stop();
+        self.inbox.leave(self.inbox.stop());
         let mut left = Lanes::default();
-        self.inbox.take(Some(Duration::ZERO), Gather::default(), &mut left);
+        self.inbox.take(&mut left);
         let mut status = NodeStatus::clone(&lock(&self.status));
         status.failed = Some(failure.clone());
         *lock(&self.status) = Arc::new(status);

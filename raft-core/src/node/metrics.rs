@@ -47,7 +47,7 @@ pub struct NodeMetrics {
     pub elections: u64,
     /// Times this node saw a new leader (itself included).
     pub leader_changes: u64,
-    /// Passes of the raft thread.
+    /// Passes: times that everything which had come in was taken and stepped.
     pub passes: u64,
     /// Batches written to the log, each with one sync.
     pub syncs: u64,

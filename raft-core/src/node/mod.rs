@@ -2,31 +2,34 @@
 //!
 //! | thread | does | ends when |
 //! |---|---|---|
-//! | `raft` | takes in, steps the replica, hands out its work | told to stop, or the node failed |
+//! | `raft` | makes the passes that nobody else makes (`turns.rs`) | told to stop, or the node failed |
 //! | `wal` | writes and syncs the log, all that waits in one batch | the raft thread has ended |
 //! | `files` | makes the next file of the log ahead of need, removes old ones | the WAL thread has ended |
 //! | `snapshot-writer` | writes snapshots of our own state | the raft thread has ended |
 //! | `snapshot-reader` | reads pieces, for followers and our own state | the raft thread has ended |
 //!
-//! Nothing is decided here. The raft thread waits for nobody, so a heartbeat never waits for a sync;
-//! everything others want of it goes through the bounded inbox. A thread that fails or panics is the
-//! end of the node: whoever waits gets an answer, listeners get [`NodeEvent::Failed`], and nothing
-//! is acknowledged any more.
+//! Nothing is decided here. What anybody wants goes through the bounded inbox; a *pass* takes it in,
+//! steps the replica and hands out its work. Passes are made one at a time and wait for nobody, so a
+//! heartbeat never waits for a sync. A thread that fails, or a pass that panics, is the end of the
+//! node: whoever waits gets an answer, listeners get [`NodeEvent::Failed`], and nothing is
+//! acknowledged any more.
 //!
 //! [`Node`] starts and stops it all, [`Handle`] is what the rest of the program holds, [`Ticket`] is
 //! how an answer comes back.
 
 mod clock;
 mod events;
+mod gather;
 mod handle;
 mod inbox;
 mod metrics;
 mod open;
 mod pace;
-mod raft_thread;
 mod snapshot_threads;
 mod status;
+mod stepper;
 mod ticket;
+mod turns;
 mod wal_thread;
 mod worker;
 

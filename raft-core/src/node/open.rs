@@ -14,14 +14,14 @@ use twox_hash::XxHash64;
 use super::clock::Clock;
 use super::events::{Listeners, NodeFailure};
 use super::handle::{Handle, Shared};
-use super::inbox::{Inbox, InboxLimits};
+use super::inbox::{Inbox, InboxLimits, Turn};
 use super::metrics::Counters;
 use super::pace::Stopping;
-use super::raft_thread::{Outlets, RaftThread};
 use super::snapshot_threads::{self, Reading};
 use super::status::NodeStatus;
+use super::stepper::{Outlets, Stepper};
 use super::wal_thread::{self, WalQueue, WalThread};
-use super::worker;
+use super::{lock, turns, worker};
 use crate::config::Config;
 use crate::membership::{Member, Membership};
 use crate::replica::Replica;
@@ -67,7 +67,7 @@ pub struct NodeOptions {
     pub config: Config,
     /// The log's settings. `seed` is overwritten at each start.
     pub storage: StorageOptions,
-    /// How much may wait for the raft thread.
+    /// How much may wait for a pass.
     pub inbox: InboxLimits,
     /// Most proposals, and most reads, that may wait for their end; 131 072. Fewer: busy sooner.
     /// More: more memory while no quorum answers.
@@ -269,17 +269,19 @@ impl<S: StateMachine> Node<S> {
             failed: None,
             stopped: false,
         };
+        let (inbox, first_turn) = Inbox::new(options.inbox);
         let shared = Arc::new(Shared {
             id,
             clock,
-            inbox: Inbox::new(options.inbox),
+            inbox,
             status: Mutex::new(Arc::new(status)),
             counters: Counters::default(),
             listeners: Listeners::new(),
             failure: Mutex::new(None),
+            stepper: Mutex::new(None),
         });
         let threads =
-            start_threads(&shared, replica, storage, Box::new(transport), options.slow_sync)
+            start_threads(&shared, first_turn, replica, storage, transport, options.slow_sync)
                 .map_err(OpenError::Thread)?;
         Ok(Node { handle: Handle { shared }, threads, _dir: dir })
     }
@@ -323,14 +325,15 @@ impl<S: StateMachine> Deref for Node<S> {
     }
 }
 
-/// Each thread owns what makes the ones after it end: the raft thread the log's queue and the
+/// Each owns what makes the ones after it end: what passes are made on the log's queue and the
 /// snapshots' jobs, the WAL thread the files' jobs. If one cannot be started, those that were
 /// end by themselves.
 fn start_threads<S: StateMachine>(
     shared: &Arc<Shared<S>>,
+    first_turn: Turn,
     replica: Replica<S>,
     storage: Storage,
-    transport: Box<dyn Transport>,
+    transport: impl Transport,
     slow_sync: Duration,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let wal = Arc::new(WalQueue::default());
@@ -345,15 +348,24 @@ fn start_threads<S: StateMachine>(
         worker::jobs(shared, "snapshot-writer", move |order| {
             snapshot_threads::write(&told, &snapshots, &stop, order);
         })?;
-    let out =
-        Outlets { transport, wal: Arc::clone(&wal), snapshot_writer, snapshot_reader, stopping };
+    let out = Outlets {
+        transport: Box::new(transport),
+        wal: Arc::clone(&wal),
+        snapshot_writer,
+        snapshot_reader,
+        stopping,
+    };
     let (told, queue) = (Arc::clone(shared), Arc::clone(&wal));
     let (files, file_keeping) =
         worker::jobs(shared, "files", move |job| wal_thread::keep_files(&told, &queue, job))?;
     let wal_thread = WalThread::new(Arc::clone(shared), storage, wal, files, slow_sync);
     let wal_writing = worker::spawn(shared, "wal", move || wal_thread.run())?;
-    let raft_thread = RaftThread::new(Arc::clone(shared), replica, out);
-    let raft = worker::spawn(shared, worker::RAFT, move || raft_thread.run())?;
+    let passing = Arc::clone(shared);
+    let stepper = Stepper::new(Arc::clone(shared), replica, out);
+    let raft = worker::spawn(shared, worker::RAFT, move || {
+        *lock(&passing.stepper) = Some(stepper);
+        turns::run(&passing, first_turn);
+    })?;
     Ok(vec![raft, wal_writing, file_keeping, snapshot_writing, snapshot_reading])
 }
 

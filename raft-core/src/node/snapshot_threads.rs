@@ -1,5 +1,5 @@
-//! The two threads that read and write snapshot files, so that neither the raft thread nor the log
-//! ever waits for one: one writes snapshots of our own state, the other reads pieces of them, for
+//! The two threads that read and write snapshot files, so that neither a pass nor the log ever
+//! waits for one: one writes snapshots of our own state, the other reads pieces of them, for
 //! followers and for our own state machine. They know nothing of what a piece means.
 
 use std::sync::Arc;
@@ -34,13 +34,13 @@ pub(crate) fn write<S: StateMachine>(
     match write_file(snapshots, pace, order) {
         Ok(Some(meta)) => {
             shared.counters.snapshots_taken.add(1);
-            shared.inbox.own([Input::SnapshotWritten(meta)]);
+            shared.tell([Input::SnapshotWritten(meta)]);
         }
         Ok(None) => {}
         Err(error) => {
             log::warn!("snapshot {position} could not be written: {error}");
             shared.counters.snapshots_failed.add(1);
-            shared.inbox.own([Input::SnapshotFailed(error.to_string())]);
+            shared.tell([Input::SnapshotFailed(error.to_string())]);
         }
     }
 }
@@ -85,6 +85,6 @@ impl<S: StateMachine> Reading<S> {
             ReadJob::Chunk(request) => self.pieces.chunk(request),
             ReadJob::Piece(request) => self.pieces.piece(&request),
         };
-        self.shared.inbox.own([input]);
+        self.shared.tell([input]);
     }
 }

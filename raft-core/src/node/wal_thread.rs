@@ -165,7 +165,7 @@ impl<S: StateMachine> WalThread<S> {
 
     fn tell(&self, inputs: Vec<Input>) {
         if !inputs.is_empty() {
-            self.shared.inbox.own(inputs);
+            self.shared.visit(self.shared.inbox.own(inputs));
         }
     }
 }
