@@ -44,6 +44,8 @@ pub mod decisions {
     pub mod heartbeats_say_what_was_received {}
     #[doc = include_str!("decisions/keys-are-copied-values-are-shared.md")]
     pub mod keys_are_copied_values_are_shared {}
+    #[doc = include_str!("decisions/large-files-go-by-slices.md")]
+    pub mod large_files_go_by_slices {}
     #[doc = include_str!("decisions/membership-is-a-word.md")]
     pub mod membership_is_a_word {}
     #[doc = include_str!("decisions/meta-is-rewritten-at-each-start.md")]

@@ -14,7 +14,7 @@ use crate::consensus::event::ChunkRequest;
 use crate::replica::{Input, PieceRequest};
 use crate::storage::error::StorageError;
 use crate::storage::snapshot::{SnapshotReader, Snapshots};
-use crate::storage::{MadeSegment, MakeSegment, Storage, Written};
+use crate::storage::{MadeSegment, MakeSegment, Removal, Storage, Written};
 use crate::types::{LogPosition, Time};
 use crate::write::Write;
 
@@ -86,6 +86,12 @@ impl Keeper {
             Ok(made) => self.storage.adopt(made),
             Err(error) => self.segment_again = Some(later(now, &error)),
         }
+    }
+
+    /// The job to remove files that are not needed any more, if there is one. To be run elsewhere, one
+    /// after the other; a failure is the end.
+    pub fn removal(&mut self) -> Option<Removal> {
+        self.storage.removal()
     }
 
     /// Does what is to be done now: these writes and those kept from before in one batch with one

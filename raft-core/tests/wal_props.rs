@@ -26,6 +26,8 @@ enum Act {
     Quiet,
     /// The next segment is made ahead.
     Ahead,
+    /// Files that are not needed any more are removed, however long that was put off.
+    Remove,
     /// The process dies, between two writes.
     Restart,
     /// The machine dies, between two writes; `survive` picks what is left of the rest.
@@ -45,6 +47,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (1..20_u64).prop_map(|above| Act::Install { above }),
         1 => Just(Act::Quiet),
         1 => Just(Act::Ahead),
+        1 => Just(Act::Remove),
         1 => Just(Act::Restart),
         1 => any::<u64>().prop_map(|survive| Act::Crash { survive }),
         2 => (0..12_u64, any::<u64>())
@@ -149,6 +152,11 @@ impl World {
             Act::Ahead => {
                 if let Some(job) = self.storage().needs_segment() {
                     self.storage().adopt(job.run().expect("the disk is healthy"));
+                }
+            }
+            Act::Remove => {
+                if let Some(job) = self.storage().removal() {
+                    job.run().expect("the disk is healthy");
                 }
             }
             Act::Restart => self.start(),

@@ -33,6 +33,8 @@ pub(crate) enum Event {
     LogDue(Machine, u32),
     /// A segment has taken its time.
     SegmentDone(Machine, u32),
+    /// The removal of old files has taken its time.
+    RemovalDone(Machine, u32),
     /// A piece of a snapshot has taken its time to be written.
     SnapshotStep(Machine, u32),
     /// A piece of a snapshot has taken its time to be read.
@@ -69,6 +71,7 @@ impl Event {
             | Event::LogDone(machine, life)
             | Event::LogDue(machine, life)
             | Event::SegmentDone(machine, life)
+            | Event::RemovalDone(machine, life)
             | Event::SnapshotStep(machine, life)
             | Event::ReadDone(machine, life)
             | Event::Leave(machine, life) => Some((machine, life)),
@@ -100,6 +103,7 @@ impl Event {
             Event::SegmentDone(machine, _) => (9, u32::from(machine.0)),
             Event::SnapshotStep(machine, _) => (10, u32::from(machine.0)),
             Event::ReadDone(machine, _) => (11, u32::from(machine.0)),
+            Event::RemovalDone(machine, _) => (20, u32::from(machine.0)),
             Event::Op(line) => (12, line),
             Event::GiveUp(client, _) => (13, u32::from(client)),
             Event::CallDue(call) => (14, call.0 as u32),

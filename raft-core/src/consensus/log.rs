@@ -15,6 +15,7 @@
 //! - indexes are contiguous, terms never go down
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 
 use crate::membership::Membership;
 use crate::types::{Entry, Index, LogPosition, Payload, Term};
@@ -34,6 +35,8 @@ pub struct Log {
     durable: Index,
     committed: Index,
     applied: Index,
+    /// Not part of the log any more, waiting to be freed: see [`Log::free_forgotten`].
+    forgotten: VecDeque<Slot>,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,7 @@ impl Log {
             durable: start.index,
             committed: at,
             applied: at,
+            forgotten: VecDeque::new(),
         };
         for entry in entries {
             log.append(entry);
@@ -245,12 +249,16 @@ impl Log {
     /// Forgets entries at or below the snapshot beyond a tail of `bytes`.
     pub(crate) fn keep_tail(&mut self, bytes: u64) {
         let at = self.snapshot.position.index;
-        while let Some(first) = self.slots.front()
-            && first.entry.index() <= at
-            && bytes < self.weight(self.start.index, at)
-        {
-            self.start = first.entry.position;
-            self.slots.pop_front();
+        let Some(sum) = self.slot(at).map(|slot| slot.weight_sum) else { return };
+        let beyond = |slot: &Slot| {
+            let before = slot.weight_sum - slot.entry.weight();
+            slot.entry.index() <= at && bytes < sum - before
+        };
+        let count = self.slots.partition_point(beyond);
+        if let Some(last) = count.checked_sub(1).and_then(|last| self.slots.get(last)) {
+            self.start = last.entry.position;
+            let kept = self.slots.split_off(count);
+            self.forget(kept);
         }
         // A million entries would leave room for as many: 64 MiB.
         if self.slots.len() < self.slots.capacity() / 4 {
@@ -258,12 +266,29 @@ impl Log {
         }
     }
 
+    /// Frees at most `count` forgotten entries. A million at once, each somewhere else in memory, take
+    /// longer than a heartbeat may wait.
+    pub(crate) fn free_forgotten(&mut self, count: usize) {
+        self.forgotten.truncate(self.forgotten.len().saturating_sub(count));
+        if self.forgotten.is_empty() {
+            self.forgotten = VecDeque::new();
+        }
+    }
+
+    /// The log holds these from now on.
+    fn forget(&mut self, kept: VecDeque<Slot>) {
+        let slots = mem::replace(&mut self.slots, kept);
+        // Those that wait already are few, if any: it is they that are moved.
+        let mut waiting = mem::replace(&mut self.forgotten, slots);
+        self.forgotten.append(&mut waiting);
+    }
+
     /// A snapshot of the leader's took the place of the whole log (thesis 5.3). Only when the log
     /// does not hold its position: otherwise the log goes on as it is.
     pub(crate) fn install(&mut self, snapshot: SnapshotMeta) {
         let position = snapshot.position;
         assert!(self.committed < position.index, "an older snapshot must not replace newer state");
-        self.slots.clear();
+        self.forget(VecDeque::new());
         self.memberships.clear();
         self.start = position;
         self.snapshot = snapshot;

@@ -21,6 +21,9 @@ use crate::message::{AppendResult, Body, Message};
 use crate::types::{HardState, Index, LogPosition, NodeId, Term, Time, WriteId};
 use crate::write::Recovered;
 
+/// How many forgotten entries are freed each time effects are taken: about 50 us of work.
+const FREED_MAX: usize = 512;
+
 /// One node's consensus: feed it what happens ([`Raft::step`]), carry out what it asks for
 /// ([`Raft::take_effects`]), wake it in time ([`Raft::deadline`]).
 #[derive(Debug)]
@@ -136,6 +139,7 @@ impl Raft {
         if !snapshots.restoring() {
             out.effects.apply = log.take_committed(config.apply_bytes_max);
         }
+        log.free_forgotten(FREED_MAX);
         mem::take(&mut out.effects)
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `raft` | makes the passes that nobody else makes (`turns.rs`) | told to stop, or the node failed |
 //! | `wal` | writes and syncs the log, all that waits in one batch | the raft thread has ended |
-//! | `segments` | makes the next file of the log ahead of need | the WAL thread has ended |
+//! | `files` | makes the next file of the log ahead of need, removes old ones | the WAL thread has ended |
 //! | `snapshot-writer` | writes snapshots of our own state | the raft thread has ended |
 //! | `snapshot-reader` | reads pieces, for followers and our own state | the raft thread has ended |
 //!
@@ -24,6 +24,7 @@ mod handle;
 mod inbox;
 mod metrics;
 mod open;
+mod pace;
 mod snapshot_threads;
 mod status;
 mod stepper;

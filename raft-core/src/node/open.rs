@@ -4,7 +4,6 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,10 +16,11 @@ use super::events::{Listeners, NodeFailure};
 use super::handle::{Handle, Shared};
 use super::inbox::{Inbox, InboxLimits, Turn};
 use super::metrics::Counters;
+use super::pace::Stopping;
 use super::snapshot_threads::{self, Reading};
 use super::status::NodeStatus;
 use super::stepper::{Outlets, Stepper};
-use super::wal_thread::{WalQueue, WalThread};
+use super::wal_thread::{self, WalQueue, WalThread};
 use super::{lock, turns, worker};
 use crate::config::Config;
 use crate::membership::{Member, Membership};
@@ -29,7 +29,7 @@ use crate::state_machine::StateMachine;
 use crate::storage::disk::{Disk, FileDisk};
 use crate::storage::error::StorageError;
 use crate::storage::meta::DataDir;
-use crate::storage::{MakeSegment, Storage, StorageOptions};
+use crate::storage::{Storage, StorageOptions};
 use crate::transport::{NoTransport, Transport};
 use crate::types::{
     ClusterId, Entry, HardState, Index, LogPosition, NodeId, Payload, Term, WriteId,
@@ -326,7 +326,7 @@ impl<S: StateMachine> Deref for Node<S> {
 }
 
 /// Each owns what makes the ones after it end: what passes are made on the log's queue and the
-/// snapshots' jobs, the WAL thread the segments' jobs. If one cannot be started, those that were
+/// snapshots' jobs, the WAL thread the files' jobs. If one cannot be started, those that were
 /// end by themselves.
 fn start_threads<S: StateMachine>(
     shared: &Arc<Shared<S>>,
@@ -337,7 +337,7 @@ fn start_threads<S: StateMachine>(
     slow_sync: Duration,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let wal = Arc::new(WalQueue::default());
-    let stopping = Arc::new(AtomicBool::new(false));
+    let stopping = Arc::new(Stopping::default());
     let snapshots = storage.snapshots().clone();
 
     let mut reading = Reading::new(Arc::clone(shared), snapshots.clone());
@@ -355,11 +355,10 @@ fn start_threads<S: StateMachine>(
         snapshot_reader,
         stopping,
     };
-    let made = Arc::clone(&wal);
-    let (segments, segment_making) = worker::jobs(shared, "segments", move |job: MakeSegment| {
-        made.made(job.run().map_err(|error| StorageError::io("the next segment", "make", error)));
-    })?;
-    let wal_thread = WalThread::new(Arc::clone(shared), storage, wal, segments, slow_sync);
+    let (told, queue) = (Arc::clone(shared), Arc::clone(&wal));
+    let (files, file_keeping) =
+        worker::jobs(shared, "files", move |job| wal_thread::keep_files(&told, &queue, job))?;
+    let wal_thread = WalThread::new(Arc::clone(shared), storage, wal, files, slow_sync);
     let wal_writing = worker::spawn(shared, "wal", move || wal_thread.run())?;
     let passing = Arc::clone(shared);
     let stepper = Stepper::new(Arc::clone(shared), replica, out);
@@ -367,7 +366,7 @@ fn start_threads<S: StateMachine>(
         *lock(&passing.stepper) = Some(stepper);
         turns::run(&passing, first_turn);
     })?;
-    Ok(vec![raft, wal_writing, segment_making, snapshot_writing, snapshot_reading])
+    Ok(vec![raft, wal_writing, file_keeping, snapshot_writing, snapshot_reading])
 }
 
 /// 64 bits nobody can foresee: the standard library keys its hashers from the system's generator.

@@ -3,9 +3,9 @@
 //! followers and for our own state machine. They know nothing of what a piece means.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::handle::Shared;
+use super::pace::{Pace, Stopping};
 use crate::consensus::event::ChunkRequest;
 use crate::keeper::PieceReader;
 use crate::replica::{Input, PieceRequest, SnapshotOrder};
@@ -22,15 +22,16 @@ pub(crate) enum ReadJob {
     Piece(PieceRequest),
 }
 
-/// What the writing thread does with an order. `stopping` ends it early.
+/// What the writing thread does with an order, unhurried. `stopping` ends it early.
 pub(crate) fn write<S: StateMachine>(
     shared: &Shared<S>,
     snapshots: &Snapshots,
-    stopping: &AtomicBool,
+    stopping: &Stopping,
     order: SnapshotOrder,
 ) {
     let position = order.position;
-    match write_file(snapshots, stopping, order) {
+    let pace = Pace::begin(stopping, &shared.counters.written_bytes);
+    match write_file(snapshots, pace, order) {
         Ok(Some(meta)) => {
             shared.counters.snapshots_taken.add(1);
             shared.tell([Input::SnapshotWritten(meta)]);
@@ -44,20 +45,28 @@ pub(crate) fn write<S: StateMachine>(
     }
 }
 
-/// `None`: the node stops, and what was written is left to be removed at the next start.
+/// Piece by piece, with a rest after each. `None`: the node stops, and nothing is left of the file.
 fn write_file(
     snapshots: &Snapshots,
-    stopping: &AtomicBool,
+    mut pace: Pace<'_>,
     mut order: SnapshotOrder,
 ) -> Result<Option<SnapshotMeta>, StorageError> {
     let mut writer = snapshots.writer(order.position, &order.membership)?;
     while let Some(piece) = order.source.next_piece() {
-        if stopping.load(Ordering::Relaxed) {
+        writer.piece(&piece)?;
+        if !pace.rest() {
             return Ok(None);
         }
-        writer.piece(&piece)?;
     }
-    writer.finish().map(Some)
+    // As long as the view lives, each change of the state copies what the two share.
+    drop(order);
+    let mut sealed = writer.seal()?;
+    while sealed.check_piece()? {
+        if !pace.rest() {
+            return Ok(None);
+        }
+    }
+    sealed.publish().map(Some)
 }
 
 /// The reading thread.

@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use super::gather::{Pace, Wait};
 use super::handle::Shared;
 use super::inbox::{Gather, Lanes, NewProposal, NewRead, Order, Reader, Rest};
 use super::lock;
+use super::pace::Stopping;
 use super::snapshot_threads::ReadJob;
 use super::status::NodeStatus;
 use super::ticket::Answerer;
@@ -42,13 +42,13 @@ pub(crate) struct Outlets {
     pub(crate) snapshot_writer: Sender<SnapshotOrder>,
     pub(crate) snapshot_reader: Sender<ReadJob>,
     /// Set at the end: a snapshot being written is given up.
-    pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) stopping: Arc<Stopping>,
 }
 
 impl Drop for Outlets {
     /// Also when a pass panics: the other threads end by this.
     fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.set();
         self.wal.close();
     }
 }

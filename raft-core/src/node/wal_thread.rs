@@ -15,7 +15,7 @@ use crate::keeper::{Keeper, Kept};
 use crate::replica::Input;
 use crate::state_machine::StateMachine;
 use crate::storage::error::StorageError;
-use crate::storage::{MadeSegment, MakeSegment, Storage, Written};
+use crate::storage::{MadeSegment, MakeSegment, Removal, Storage, Written};
 use crate::types::Time;
 use crate::write::Write;
 
@@ -35,13 +35,37 @@ struct Lane {
     closed: bool,
 }
 
+/// Work on the log's files that the log does not wait for.
+pub(crate) enum FileJob {
+    /// The next segment.
+    Make(MakeSegment),
+    /// Files that are not needed any more.
+    Remove(Removal),
+}
+
 /// The thread's state; see the top of this file.
 pub(crate) struct WalThread<S: StateMachine> {
     shared: Arc<Shared<S>>,
     keeper: Keeper,
     queue: Arc<WalQueue>,
-    segments: Sender<MakeSegment>,
+    files: Sender<FileJob>,
     slow_sync: Duration,
+}
+
+/// What the files' thread does with a job.
+pub(crate) fn keep_files<S: StateMachine>(shared: &Shared<S>, queue: &WalQueue, job: FileJob) {
+    match job {
+        FileJob::Make(job) => {
+            let made = job.run();
+            queue.made(made.map_err(|error| StorageError::io("the next segment", "make", error)));
+        }
+        FileJob::Remove(job) => {
+            if let Err(error) = job.run() {
+                log::error!("old files cannot be removed, the node stops: {error}");
+                shared.fail(NodeFailure::Storage(error));
+            }
+        }
+    }
 }
 
 impl WalQueue {
@@ -84,10 +108,10 @@ impl<S: StateMachine> WalThread<S> {
         shared: Arc<Shared<S>>,
         storage: Storage,
         queue: Arc<WalQueue>,
-        segments: Sender<MakeSegment>,
+        files: Sender<FileJob>,
         slow_sync: Duration,
     ) -> WalThread<S> {
-        WalThread { shared, keeper: Keeper::new(storage), queue, segments, slow_sync }
+        WalThread { shared, keeper: Keeper::new(storage), queue, files, slow_sync }
     }
 
     /// Until the queue is closed and empty, or the disk fails.
@@ -100,9 +124,12 @@ impl<S: StateMachine> WalThread<S> {
 
     fn work(&mut self) -> Result<(), StorageError> {
         loop {
+            // Their thread is gone only when it panicked, and then the node is over.
             if let Some(job) = self.keeper.segment_job(self.now()) {
-                // Its thread is gone only when it panicked, and then the node is over.
-                let _ = self.segments.send(job);
+                let _ = self.files.send(FileJob::Make(job));
+            }
+            if let Some(job) = self.keeper.removal() {
+                let _ = self.files.send(FileJob::Remove(job));
             }
             let patience = self.shared.clock.until(self.keeper.deadline());
             let Lane { writes, made, closed } = self.queue.take(patience);

@@ -10,7 +10,8 @@
 //! error     why storage refuses              wal       batch after batch, one sync each
 //! meta      who this disk is, and its lock   recovery  what every byte found at start means
 //! format    the bytes of the log             snapshot  snapshots, written whole or not at all
-//! records   what they mean                   testdisk  a disk in memory that loses what it may
+//! records   what they mean                   removal   what no start will need any more
+//!                                            testdisk  a disk in memory that loses what it may
 //! ```
 
 pub mod disk;
@@ -19,12 +20,12 @@ pub mod format;
 pub mod meta;
 mod records;
 mod recovery;
+mod removal;
 mod segment;
 pub mod snapshot;
 pub mod testdisk;
 mod wal;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use self::format::{Kind, Record};
 use self::meta::Meta;
 use self::records::{LogState, Meaning, SNAPSHOTS_KEPT};
 use self::recovery::{choose_snapshot, examine};
+pub use self::removal::Removal;
 pub use self::segment::{MadeSegment, MakeSegment, WAL_DIR};
 use self::snapshot::{Owner, ReceiveError, Snapshots};
 use self::wal::{Making, Salts, Wal};
@@ -61,6 +63,8 @@ pub struct Storage {
     wal: Wal,
     snapshots: Snapshots,
     state: LogState,
+    /// Files that are not needed any more and not given out as a job yet.
+    unneeded: Option<Removal>,
     poisoned: bool,
 }
 
@@ -170,8 +174,8 @@ impl Storage {
             log_start: state.shape.start(),
             entries,
         };
-        let mut storage = Storage { wal, snapshots, state, poisoned: false };
-        storage.let_go()?;
+        let mut storage = Storage { wal, snapshots, state, unneeded: None, poisoned: false };
+        storage.let_go();
         Ok((storage, recovered))
     }
 
@@ -205,6 +209,12 @@ impl Storage {
     /// Takes the segment that a job has made.
     pub fn adopt(&mut self, made: MadeSegment) {
         self.wal.adopt(made);
+    }
+
+    /// The job to remove files that are not needed any more, after a write or an opening that made
+    /// some so. To be run on another thread; when it fails, the disk has failed.
+    pub fn removal(&mut self) -> Option<Removal> {
+        self.unneeded.take()
     }
 
     /// Whether the log has room to grow: the next segment is there, or half of this one is free.
@@ -272,7 +282,7 @@ impl Storage {
         }
         let after = self.wal.counts();
         if records.iter().any(|record| record.kind == Kind::Mark) {
-            self.let_go_after_write()?;
+            self.let_go();
         }
         Ok(Written {
             last: writes.last().map_or(WriteId::default(), |write| write.id),
@@ -355,34 +365,21 @@ impl Storage {
 
     /// Lets go of what no start will need any more: two snapshots, and the log from the older one
     /// on, are kept.
-    fn let_go(&mut self) -> Result<(), StorageError> {
+    fn let_go(&mut self) {
         let marks = &mut self.state.marks;
         if marks.len() < SNAPSHOTS_KEPT {
-            return Ok(());
+            return;
         }
         marks.drain(..marks.len() - SNAPSHOTS_KEPT);
         let kept: Vec<LogPosition> = marks.iter().map(|mark| mark.position).collect();
-        let (oldest, newest) = (kept[0], kept[SNAPSHOTS_KEPT - 1]);
-        self.wal.remove_below(oldest)?;
+        let segments = self.wal.forget_below(kept[0]);
         self.state.shape.forget(self.wal.start());
-        for file in self.snapshots.list()? {
-            // One above the newest waits for its mark.
-            if file.position.index < newest.index && !kept.contains(&file.position) {
-                self.snapshots.remove(file.position)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removal after a batch is synced: what fails here must not look as if nothing was written.
-    fn let_go_after_write(&mut self) -> Result<(), StorageError> {
-        self.let_go().map_err(|error| match error {
-            StorageError::NoSpace { file } => {
-                let source = Arc::new(io::Error::from(io::ErrorKind::StorageFull));
-                StorageError::Io { file, op: "remove", source }
-            }
-            other => other,
-        })
+        let snapshots = self.snapshots.clone();
+        let removal = Removal { disk: self.wal.disk(), segments, snapshots, kept };
+        self.unneeded = Some(match self.unneeded.take() {
+            Some(earlier) => earlier.and_then(removal),
+            None => removal,
+        });
     }
 }
 

@@ -264,19 +264,14 @@ impl Wal {
         if self.ahead.is_some() { self.roll(last) } else { Ok(()) }
     }
 
-    /// Removes the segments that hold nothing above `position`, oldest first.
-    pub fn remove_below(&mut self, position: LogPosition) -> Result<(), StorageError> {
-        while let [oldest, _, ..] = &self.segments[..]
-            && oldest.highest <= position.index
-        {
-            let path = segment_path(oldest.header.sequence);
-            let removed = self.making.disk.remove(&path);
-            removed.map_err(|error| self.making.error(&path, "remove", error))?;
-            // One by one: after a crash the log has no gap.
-            self.making.sync_dir()?;
-            self.segments.remove(0);
-        }
-        Ok(())
+    /// Forgets the segments that hold nothing above `position`. Their paths, oldest first: they are
+    /// to be removed in this order.
+    pub fn forget_below(&mut self, position: LogPosition) -> Vec<String> {
+        // The last one is written to.
+        let older = &self.segments[..self.segments.len() - 1];
+        let unneeded = older.iter().take_while(|info| info.highest <= position.index).count();
+        let unneeded = self.segments.drain(..unneeded);
+        unneeded.map(|info| segment_path(info.header.sequence)).collect()
     }
 
     /// The job to make the next segment, if it is not there and not on its way.
@@ -324,6 +319,11 @@ impl Wal {
         let ahead = self.ahead.as_ref().map(|ahead| ahead.header.bytes);
         let used = self.segments.iter().map(|info| info.header.bytes);
         (self.segments.len(), used.chain(ahead).sum())
+    }
+
+    /// Where it is.
+    pub fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.making.disk)
     }
 
     /// What was done since the log was opened.

@@ -12,7 +12,7 @@ use raft_core::storage::error::StorageError;
 use raft_core::storage::meta::Meta;
 use raft_core::storage::snapshot::{Owner, Snapshots};
 use raft_core::storage::testdisk::TestDisk;
-use raft_core::storage::{Storage, StorageOptions};
+use raft_core::storage::{Removal, Storage, StorageOptions};
 use raft_core::types::{
     ClusterId, Entry, HardState, Index, LogPosition, NodeId, Payload, Term, WriteId,
 };
@@ -256,11 +256,12 @@ impl Run {
         writes.iter().for_each(|write| after.apply(write));
         self.maybe = Some(after.clone());
         let written = storage.write(writes)?;
+        self.sure = after;
+        self.maybe = None;
         assert_eq!(written.last, writes.last().expect("a write").id);
         assert_eq!(written.install_failed, []);
-        self.maybe = None;
-        self.sure = after;
-        Ok(())
+        // What is removed was not needed: the log says the same before, meanwhile and after.
+        storage.removal().map_or(Ok(()), Removal::run)
     }
 
     /// Checks what a crash image gives back: what was acknowledged, or that and the step under way.

@@ -81,8 +81,8 @@ pub fn is_ours(machine: Machine, term: Term, highest: Term) -> Verdict {
 pub struct Kept {
     /// All that was ever written to the log, in bytes on the disk.
     written: u64,
-    /// How much that was when the newest snapshots began: they cover all before.
-    begun: [u64; 3],
+    /// How much of that the newest snapshots cover.
+    covered: [u64; 3],
     /// The largest snapshot.
     body_max: u64,
     /// How much had been written when the leader's snapshot was complete here.
@@ -99,9 +99,12 @@ impl Kept {
         self.written += (entries + PAGE).next_multiple_of(PAGE);
     }
 
-    /// A snapshot of what was applied is written.
-    pub fn snapshot(&mut self, body_bytes: u64) {
-        self.covers(self.written);
+    /// A snapshot of what was applied is written. It leaves this many entries of this weight above it:
+    /// a follower that has not heard what is committed holds far more than it may apply.
+    pub fn snapshot(&mut self, body_bytes: u64, entries_above: u64, weight_above: u64) {
+        // Each in a batch of its own.
+        let above = weight_above + entries_above * (64 + 2 * PAGE);
+        self.covers(self.written.saturating_sub(above));
         self.body_max = self.body_max.max(body_bytes);
     }
 
@@ -117,8 +120,8 @@ impl Kept {
     }
 
     fn covers(&mut self, written: u64) {
-        self.begun.rotate_right(1);
-        self.begun[0] = written;
+        self.covered.rotate_right(1);
+        self.covered[0] = written;
     }
 
     /// Most bytes that the log's segments may have.
@@ -137,7 +140,7 @@ impl Kept {
 
     /// Most bytes that the log in memory may have.
     pub fn log_bytes_max(&self, knobs: &Knobs) -> u64 {
-        self.written - self.begun[2] + knobs.tail_bytes + knobs.uncommitted_bytes_max.min(1 << 20)
+        self.written - self.covered[2] + knobs.tail_bytes + knobs.uncommitted_bytes_max.min(1 << 20)
     }
 }
 
@@ -276,13 +279,15 @@ mod tests {
         assert!((1 << 20..2 << 20).contains(&one), "what was written has to be kept: {one}");
         assert!(nothing + (1 << 20) < kept.disk_bytes_max(&knobs));
         // The newest snapshot covers it, but a start may need the one before and the log from there.
-        kept.snapshot(100);
-        kept.snapshot(100);
+        kept.snapshot(100, 0, 0);
+        kept.snapshot(100, 0, 0);
         assert_eq!(kept.log_bytes_max(&knobs), one);
         // Nor does one that came in wrong, however often.
         (0..3).for_each(|_| kept.receives(100));
         assert_eq!(kept.log_bytes_max(&knobs), one);
-        kept.snapshot(100);
+        kept.snapshot(100, 1, 1 << 20);
+        assert_eq!(kept.log_bytes_max(&knobs), one, "it is above the snapshot");
+        (0..3).for_each(|_| kept.snapshot(100, 0, 0));
         assert_eq!(kept.log_bytes_max(&knobs), 0, "two snapshots cover it");
     }
 

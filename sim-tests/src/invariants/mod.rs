@@ -215,7 +215,10 @@ impl<A: App> Watch<A> for Invariants<A> {
             Seen::SnapshotWritten { machine, meta } => {
                 self.snapshotting(*machine, false);
                 let disk = self.disks.entry(self.nodes[usize::from(machine.0)]).or_default();
-                disk.kept.snapshot(meta.body_bytes);
+                let Some(replica) = view.replica(*machine) else { return Ok(()) };
+                let (log, at) = (replica.raft().log(), meta.position.index);
+                let above = log.last().index.0.saturating_sub(at.0);
+                disk.kept.snapshot(meta.body_bytes, above, log.weight(at, log.last().index));
                 Ok(())
             }
             Seen::SnapshotFailed { machine, .. } => {

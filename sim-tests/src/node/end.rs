@@ -214,7 +214,8 @@ impl<A: App> World<A> {
                 }
             }
             Process::Running(running) => {
-                let Running { keeper, log, making, snapshots, writing, .. } = &mut **running;
+                let Running { keeper, log, making, removing, snapshots, writing, .. } =
+                    &mut **running;
                 let mut run_log = || {
                     if let Some(writes) = log.running.take() {
                         let _ = keeper.work(local, writes, false);
@@ -224,6 +225,9 @@ impl<A: App> World<A> {
                     run_log();
                 }
                 if let Some(job) = making.take() {
+                    let _ = job.run();
+                }
+                if let Some(job) = removing.take() {
                     let _ = job.run();
                 }
                 if let Some(writing) = writing {

@@ -34,7 +34,7 @@ use raft_core::replica::{Input, PieceRequest, Replica};
 use raft_core::state_machine::SnapshotSource;
 use raft_core::storage::meta::DataDir;
 use raft_core::storage::snapshot::{SnapshotWriter, Snapshots};
-use raft_core::storage::{MakeSegment, StorageStats};
+use raft_core::storage::{MakeSegment, Removal, StorageStats};
 use raft_core::types::{ClusterId, LogPosition, NodeId, ProposalId, ReadId, Time};
 use raft_core::write::Write;
 
@@ -124,6 +124,7 @@ pub(crate) struct Running<A: App> {
     wake_at: Time,
     log: LogLane,
     making: Option<MakeSegment>,
+    removing: Option<Removal>,
     snapshots: Snapshots,
     writing: Option<Writing>,
     pieces: PieceReader,

@@ -139,6 +139,7 @@ impl<A: App> World<A> {
             wake_at: Time::NEVER,
             log: LogLane::default(),
             making: None,
+            removing: None,
             pieces: PieceReader::new(snapshots.clone()),
             snapshots,
             writing: None,

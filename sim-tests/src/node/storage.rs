@@ -1,4 +1,5 @@
-//! The lanes of storage: the log's thread, the segment maker, snapshots out and snapshots in.
+//! The lanes of storage: the log's thread, the segment maker, the removal of old files, snapshots out
+//! and snapshots in.
 //!
 //! Each call takes its time first and happens at the end of it.
 
@@ -50,6 +51,7 @@ impl<A: App> World<A> {
             let takes = self.sync_time(machine) * 2;
             self.disk_done(machine, takes, Event::SegmentDone(machine, life));
         }
+        self.begin_removal(machine);
         let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
         let due = running.keeper.is_due(local);
         let poked = std::mem::take(&mut running.log.poked);
@@ -124,6 +126,30 @@ impl<A: App> World<A> {
         running.keeper.adopt(local, made);
         running.log.poked = true;
         self.run_log(machine);
+    }
+
+    /// Begins to remove what is not needed any more, one job at a time.
+    fn begin_removal(&mut self, machine: Machine) {
+        let place = self.place(machine);
+        let life = place.life;
+        let Some(running) = place.running_mut() else { return };
+        if running.removing.is_none()
+            && let Some(job) = running.keeper.removal()
+        {
+            running.removing = Some(job);
+            let takes = self.sync_time(machine);
+            self.disk_done(machine, takes, Event::RemovalDone(machine, life));
+        }
+    }
+
+    /// Old files are gone, or the disk failed.
+    pub(crate) fn removal_done(&mut self, machine: Machine) {
+        let Some(running) = self.places[usize::from(machine.0)].running_mut() else { return };
+        let job = running.removing.take().expect("only what is being removed is done");
+        match job.run() {
+            Ok(()) => self.begin_removal(machine),
+            Err(error) => self.fail(machine, exit_of(&error)),
+        }
     }
 
     pub(super) fn schedule_snapshot_step(&mut self, machine: Machine, syncs: bool) {

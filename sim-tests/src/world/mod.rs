@@ -253,6 +253,7 @@ impl<A: App> World<A> {
             Event::LogDone(machine, _) => self.log_done(machine),
             Event::LogDue(machine, _) => self.log_due(machine),
             Event::SegmentDone(machine, _) => self.segment_done(machine),
+            Event::RemovalDone(machine, _) => self.removal_done(machine),
             Event::SnapshotStep(machine, _) => self.snapshot_step(machine),
             Event::ReadDone(machine, _) => self.read_done(machine),
             Event::Leave(machine, _) => self.leave(machine),

@@ -24,7 +24,7 @@ use self::format::{file_name, parse_file_name};
 pub use self::read::SnapshotReader;
 pub use self::receive::ReceiveError;
 use self::receive::Receiving;
-pub use self::write::SnapshotWriter;
+pub use self::write::{SealedSnapshot, SnapshotWriter};
 use super::disk::{Disk, DiskFile};
 use super::error::StorageError;
 use crate::membership::Membership;
@@ -33,9 +33,6 @@ use crate::write::SnapshotMeta;
 
 /// The folder.
 pub const SNAPSHOT_DIR: &str = "snap";
-
-/// Written bytes are synced at least this often, so that the last sync is never a long one.
-const SYNC_EVERY_BYTES: u64 = 16 << 20;
 
 /// The snapshot files of a data directory. Clones are handles of the same ones and may be used from
 /// several threads at once; at most one snapshot is written and one received at a time.
@@ -156,7 +153,8 @@ impl Snapshots {
         self.reader(position)?.verify()
     }
 
-    /// Opens a snapshot to read its pieces. The file may be removed meanwhile.
+    /// Opens a snapshot to read its pieces. When the file is removed meanwhile, the next piece may be
+    /// an error.
     pub fn reader(&self, position: LogPosition) -> Result<SnapshotReader, StorageError> {
         SnapshotReader::open(self, position)
     }

@@ -97,6 +97,28 @@ impl SnapshotReader {
     /// The next piece, in a buffer of its own. `None` is the end, and then everything was right:
     /// each piece, their number and both digests.
     pub fn next_piece(&mut self) -> Result<Option<Bytes>, StorageError> {
+        let Some(record_bytes) = self.next_record()? else { return Ok(None) };
+        let piece = Bytes::copy_from_slice(&self.unused()[RECORD_HEAD_BYTES..record_bytes]);
+        self.take_record(record_bytes);
+        Ok(Some(piece))
+    }
+
+    /// As [`SnapshotReader::next_piece`], for who does not want the piece; `false` is the end.
+    pub(super) fn check_piece(&mut self) -> Result<bool, StorageError> {
+        let Some(record_bytes) = self.next_record()? else { return Ok(false) };
+        self.take_record(record_bytes);
+        Ok(true)
+    }
+
+    /// Reads all pieces to the end.
+    pub(super) fn verify(mut self) -> Result<SnapshotMeta, StorageError> {
+        while self.check_piece()? {}
+        Ok(self.meta)
+    }
+
+    /// Has the next record in the buffer, its CRC checked, and says how long it is. `None`: the end,
+    /// and everything was right.
+    fn next_record(&mut self) -> Result<Option<usize>, StorageError> {
         if self.ended {
             return Ok(None);
         }
@@ -106,25 +128,20 @@ impl SnapshotReader {
             Ok(RecordHead::Piece { len, crc }) => {
                 let record_bytes = RECORD_HEAD_BYTES + len;
                 self.fill(record_bytes, "a piece")?;
-                let piece = &self.unused()[RECORD_HEAD_BYTES..record_bytes];
-                let computed = record_crc(piece);
+                let computed = record_crc(&self.unused()[RECORD_HEAD_BYTES..record_bytes]);
                 if computed != crc {
                     let expected = format!("CRC {computed:08x} of a piece of {len} bytes");
                     return Err(self.damage(expected, format!("{crc:08x}")));
                 }
-                let piece = Bytes::copy_from_slice(piece);
-                self.pieces += 1;
-                self.advance(record_bytes);
-                Ok(Some(piece))
+                Ok(Some(record_bytes))
             }
             Err(len) => Err(self.damage("a piece's length".into(), len.to_string())),
         }
     }
 
-    /// Reads all pieces to the end.
-    pub(super) fn verify(mut self) -> Result<SnapshotMeta, StorageError> {
-        while self.next_piece()?.is_some() {}
-        Ok(self.meta)
+    fn take_record(&mut self, record_bytes: usize) {
+        self.pieces += 1;
+        self.advance(record_bytes);
     }
 
     /// Bytes of the body as they are, unchecked; `None` beyond its end.

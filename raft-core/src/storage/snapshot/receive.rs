@@ -6,8 +6,9 @@ use std::fmt;
 use super::format::encode_header;
 use super::read::SnapshotReader;
 use super::write::Tmp;
-use super::{SNAPSHOT_DIR, SYNC_EVERY_BYTES, Snapshots};
+use super::{SNAPSHOT_DIR, Snapshots};
 use crate::state_machine::Malformed;
+use crate::storage::disk::SLICE_BYTES;
 use crate::storage::error::StorageError;
 use crate::types::LogPosition;
 use crate::write::SnapshotMeta;
@@ -76,7 +77,7 @@ impl Receiving {
         self.tmp.write(self.header_bytes + offset, data)?;
         self.received = self.received.max(end);
         self.unsynced += length;
-        if SYNC_EVERY_BYTES <= self.unsynced {
+        if SLICE_BYTES <= self.unsynced {
             self.tmp.sync()?;
             self.unsynced = 0;
         }

@@ -1,4 +1,5 @@
-//! Writing a snapshot of our own: pieces in, a verified file out.
+//! Writing a snapshot of our own: pieces in, a verified file out. Every call does a bounded amount of
+//! work, so that whoever drives it can rest, or give up, between any two.
 
 use std::hash::Hasher;
 use std::mem;
@@ -7,9 +8,9 @@ use twox_hash::XxHash64;
 
 use super::format::{Footer, encode_footer, encode_header, encode_record};
 use super::read::SnapshotReader;
-use super::{SNAPSHOT_DIR, SYNC_EVERY_BYTES, Snapshots, path_of};
+use super::{SNAPSHOT_DIR, Snapshots, path_of};
 use crate::membership::Membership;
-use crate::storage::disk::DiskFile;
+use crate::storage::disk::{DiskFile, SLICE_BYTES};
 use crate::storage::error::StorageError;
 use crate::types::LogPosition;
 use crate::write::SnapshotMeta;
@@ -71,8 +72,17 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Makes the snapshot durable under its name. Everything was read back and found right.
-    pub fn finish(mut self) -> Result<SnapshotMeta, StorageError> {
+    /// The rest in one go: [`SnapshotWriter::seal`], every [`SealedSnapshot::check_piece`],
+    /// [`SealedSnapshot::publish`].
+    pub fn finish(self) -> Result<SnapshotMeta, StorageError> {
+        let mut sealed = self.seal()?;
+        while sealed.check_piece()? {}
+        sealed.publish()
+    }
+
+    /// No more pieces: everything is in the file and synced. It is still to be read back, and has no
+    /// name yet.
+    pub fn seal(mut self) -> Result<SealedSnapshot, StorageError> {
         let footer = Footer { pieces: self.pieces, digest: self.digest.finish() };
         let footer = encode_footer(footer);
         self.buffer.extend_from_slice(&footer);
@@ -85,10 +95,9 @@ impl SnapshotWriter {
         assert_eq!(header.len() as u64, self.header_bytes, "the header's length is fixed");
         self.tmp.write(0, &header)?;
         self.tmp.sync()?;
-        let found = SnapshotReader::open_path(&self.snapshots, self.tmp.path())?.verify()?;
-        assert_eq!(found, self.meta, "a header with a right CRC is the one just written");
-        self.tmp.publish(self.meta.position)?;
-        Ok(self.meta)
+        let reader = SnapshotReader::open_path(&self.snapshots, self.tmp.path())?;
+        assert_eq!(*reader.meta(), self.meta, "a header with a right CRC is the one just written");
+        Ok(SealedSnapshot { tmp: self.tmp, reader, is_checked: false })
     }
 
     fn flush(&mut self) -> Result<(), StorageError> {
@@ -96,7 +105,7 @@ impl SnapshotWriter {
         let written = self.meta.body_bytes - records.len() as u64;
         self.tmp.write(self.header_bytes + written, &records)?;
         self.unsynced += records.len() as u64;
-        if SYNC_EVERY_BYTES <= self.unsynced {
+        if SLICE_BYTES <= self.unsynced {
             self.tmp.sync()?;
             self.unsynced = 0;
         }
@@ -104,6 +113,34 @@ impl SnapshotWriter {
         self.buffer = records;
         self.buffer.clear();
         Ok(())
+    }
+}
+
+/// A snapshot that is written and synced, and is being read back: a disk that took the bytes may
+/// still give back others. Dropped before [`SealedSnapshot::publish`] it leaves nothing behind.
+pub struct SealedSnapshot {
+    tmp: Tmp,
+    reader: SnapshotReader,
+    is_checked: bool,
+}
+
+impl SealedSnapshot {
+    /// Reads the next piece back and checks it; `false` is the end, and then everything was right.
+    pub fn check_piece(&mut self) -> Result<bool, StorageError> {
+        self.is_checked = !self.reader.check_piece()?;
+        Ok(!self.is_checked)
+    }
+
+    /// Makes the snapshot durable under its name.
+    ///
+    /// # Panics
+    ///
+    /// When not everything was read back.
+    pub fn publish(mut self) -> Result<SnapshotMeta, StorageError> {
+        assert!(self.is_checked, "a snapshot gets its name after it was read back");
+        let meta = self.reader.meta().clone();
+        self.tmp.publish(meta.position)?;
+        Ok(meta)
     }
 }
 
