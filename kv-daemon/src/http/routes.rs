@@ -147,7 +147,7 @@ where
     }
     let mut params = Params::parse(query).map_err(bad_param)?;
     *pretty = params.take_flag("pretty").map_err(bad_param)?;
-    let deadline = begun + timeout(&mut params)?;
+    let deadline = begun + timeout(route, &mut params)?;
     let asked = Asked { daemon, method, headers, params, deadline, pretty: *pretty };
     match (route, method.as_str()) {
         (Route::Key, "GET") => keys::get(asked, path::key(rest)?).await,
@@ -192,8 +192,11 @@ pub fn nothing_else(asked: &mut Asked<'_>) -> Result<(), Refused> {
     super::condition::refuse(asked.headers).map_err(bad_param)
 }
 
-fn timeout(params: &mut Params<'_>) -> Result<Duration, Refused> {
-    let Some(text) = params.take_text("timeout").map_err(bad_param)? else { return Ok(TIMEOUT) };
+fn timeout(route: Route, params: &mut Params<'_>) -> Result<Duration, Refused> {
+    let Some(text) = params.take_text("timeout").map_err(bad_param)? else {
+        // A snapshot takes its time, so that clients do not feel it.
+        return Ok(if route == Route::ClusterSnapshot { TIMEOUT_MAX } else { TIMEOUT });
+    };
     match parse_duration(&text).map_err(bad_param)? {
         Duration::ZERO => Err(bad_param("`timeout` must be longer than zero".to_owned())),
         timeout if TIMEOUT_MAX < timeout => Err(bad_param("`timeout` is at most 10m".to_owned())),
