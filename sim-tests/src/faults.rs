@@ -131,6 +131,10 @@ impl<A: App> World<A> {
             Fault::Wipe { down, .. } => {
                 // When nobody remembers, a new cluster is what fresh nodes make, and rightly so.
                 let mut others = (0..self.plan.voters).map(Machine).filter(|it| *it != at);
+                // A disk is wiped in its own machine, which is a new node from then on.
+                if self.is_swapped(at) {
+                    return;
+                }
                 if others.all(|it| self.place(it).lost) {
                     return;
                 }
@@ -141,6 +145,10 @@ impl<A: App> World<A> {
                 place.lost = true;
                 self.marks.hit(Mark::WipedCameBack);
                 return self.restart(at, down);
+            }
+            // One swap at a time: each is undone at its own time.
+            Fault::Swap { one, other, .. } if self.is_swapped(one) || self.is_swapped(other) => {
+                return;
             }
             Fault::Swap { one, other, lasts } => {
                 self.swap(one, other);
@@ -270,6 +278,12 @@ impl<A: App> World<A> {
     /// Connections of the machine break: what is on its way to or from it is lost.
     fn reset(&mut self, machine: Machine) {
         self.drop_parcels(machine);
+    }
+
+    /// Whether the disk of another machine is in this one.
+    fn is_swapped(&self, machine: Machine) -> bool {
+        let swaps = |it: &Lasting| matches!(it, Lasting::Swapped(one, other) if [*one, *other].contains(&machine));
+        self.lasting.iter().any(swaps)
     }
 
     fn swap(&mut self, one: Machine, other: Machine) {

@@ -1,6 +1,8 @@
 //! I17, I19, I20 and I21: how a process behaves. What it must ignore, how much it may keep, for which
 //! reasons it may end, and what it may form.
 
+use std::collections::VecDeque;
+
 use raft_core::consensus::Raft;
 use raft_core::types::{ClusterId, Index, NodeId, Term, Time};
 use raft_core::write::Write;
@@ -77,16 +79,19 @@ pub fn is_ours(machine: Machine, term: Term, highest: Term) -> Verdict {
 
 /// What a disk has to keep: the log from the older of its two newest snapshots on. Everything else
 /// it may have let go of.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Kept {
     /// All that was ever written to the log, in bytes on the disk.
     written: u64,
-    /// How much of that the newest snapshots cover.
-    covered: [u64; 3],
+    /// Writes that the snapshots below do not all cover, in their order: the highest entry of each,
+    /// cut off since or not, and how much had been written before. Files go in this order, so
+    /// whatever was written after one that stays has to stay too.
+    writes: VecDeque<(Index, u64)>,
+    /// Where the newest durable snapshots are, newest first. The second is still needed; files that
+    /// only the third needed may be on their way out.
+    snapshots: [Index; 3],
     /// The largest snapshot.
     body_max: u64,
-    /// How much had been written when the leader's snapshot was complete here.
-    came: u64,
 }
 
 /// A batch takes whole pages, and its header and records their heads.
@@ -95,33 +100,28 @@ const PAGE: u64 = 4096;
 impl Kept {
     /// A write goes to the disk.
     pub fn writes(&mut self, write: &Write) {
+        if let Some(last) = write.entries.last() {
+            self.writes.push_back((last.index(), self.written));
+        }
         let entries: u64 = write.entries.iter().map(|entry| entry.weight() + 64).sum();
         self.written += (entries + PAGE).next_multiple_of(PAGE);
     }
 
-    /// A snapshot of what was applied is written. It leaves this many entries of this weight above it:
-    /// a follower that has not heard what is committed holds far more than it may apply.
-    pub fn snapshot(&mut self, body_bytes: u64, entries_above: u64, weight_above: u64) {
-        // Each in a batch of its own.
-        let above = weight_above + entries_above * (64 + 2 * PAGE);
-        self.covers(self.written.saturating_sub(above));
+    /// A snapshot of this size is written, or came in. It may still be found to be wrong.
+    pub fn holds(&mut self, body_bytes: u64) {
         self.body_max = self.body_max.max(body_bytes);
     }
 
-    /// All pieces of the leader's are here. They may still be found to be wrong.
-    pub fn receives(&mut self, body_bytes: u64) {
-        self.came = self.written;
-        self.body_max = self.body_max.max(body_bytes);
-    }
-
-    /// The leader's snapshot took the place of the log.
-    pub fn installs(&mut self) {
-        self.covers(self.came);
-    }
-
-    fn covers(&mut self, written: u64) {
-        self.covered.rotate_right(1);
-        self.covered[0] = written;
+    /// The snapshot at `at` is durable and counts. One that is taken again counts once.
+    pub fn counts(&mut self, at: Index) {
+        if at <= self.snapshots[0] {
+            return;
+        }
+        self.snapshots.rotate_right(1);
+        self.snapshots[0] = at;
+        while self.writes.front().is_some_and(|(highest, _)| *highest <= self.snapshots[2]) {
+            self.writes.pop_front();
+        }
     }
 
     /// Most bytes that the log's segments may have.
@@ -133,14 +133,18 @@ impl Kept {
 
     /// Most bytes that all files of the disk may have.
     pub fn disk_bytes_max(&self, knobs: &Knobs) -> u64 {
-        // Two that count, one being written, one being received; in pages with their digests.
-        let snapshots = 4 * (2 * self.body_max + (64 << 10));
+        // Two that count, one being written, one being received, one being removed; in pages with
+        // their digests.
+        let snapshots = 5 * (2 * self.body_max + (64 << 10));
         self.segment_bytes_max(knobs) + snapshots
     }
 
     /// Most bytes that the log in memory may have.
     pub fn log_bytes_max(&self, knobs: &Knobs) -> u64 {
-        self.written - self.covered[2] + knobs.tail_bytes + knobs.uncommitted_bytes_max.min(1 << 20)
+        // The membership that a cluster forms with is written before anybody looks.
+        const FORMED: u64 = 4096;
+        let before = self.writes.front().map_or(self.written, |(_, before)| *before);
+        FORMED + self.written - before + knobs.tail_bytes + knobs.uncommitted_bytes_max.min(1 << 20)
     }
 }
 
@@ -255,9 +259,9 @@ mod tests {
         assert_eq!(rule(is_ours(ONE, Term(10), Term(3))), "I17");
     }
 
-    fn write(bytes: usize) -> Write {
+    fn write(index: u64, bytes: usize) -> Write {
         let command = Payload::Command(Bytes::from(vec![7; bytes]));
-        let entry = Entry { position: LogPosition::new(Index(1), Term(1)), payload: command };
+        let entry = Entry { position: LogPosition::new(Index(index), Term(1)), payload: command };
         Write {
             id: WriteId(1),
             snapshots: Vec::new(),
@@ -273,23 +277,24 @@ mod tests {
         assert_eq!(rule(bounded(ONE, "inputs wait", 6, 5)), "I19");
         let knobs = Knobs { tail_bytes: 0, uncommitted_bytes_max: 0, ..Knobs::default() };
         let mut kept = Kept::default();
-        let nothing = kept.disk_bytes_max(&knobs);
-        kept.writes(&write(1 << 20));
+        let (nothing, files) = (kept.log_bytes_max(&knobs), kept.disk_bytes_max(&knobs));
+        kept.writes(&write(5, 1 << 20));
         let one = kept.log_bytes_max(&knobs);
         assert!((1 << 20..2 << 20).contains(&one), "what was written has to be kept: {one}");
-        assert!(nothing + (1 << 20) < kept.disk_bytes_max(&knobs));
+        assert!(files + (1 << 20) < kept.disk_bytes_max(&knobs));
         // The newest snapshot covers it, but a start may need the one before and the log from there.
-        kept.snapshot(100, 0, 0);
-        kept.snapshot(100, 0, 0);
+        kept.counts(Index(5));
+        kept.counts(Index(6));
         assert_eq!(kept.log_bytes_max(&knobs), one);
-        // Nor does one that came in wrong, however often.
-        (0..3).for_each(|_| kept.receives(100));
-        assert_eq!(kept.log_bytes_max(&knobs), one);
-        kept.snapshot(100, 0, 0);
-        assert_eq!(kept.log_bytes_max(&knobs), 0, "two snapshots cover it");
-        kept.writes(&write(1 << 20));
-        (0..3).for_each(|_| kept.snapshot(100, 1, 1 << 20));
-        assert!(1 << 20 < kept.log_bytes_max(&knobs), "it is above what they cover");
+        (0..3).for_each(|_| kept.counts(Index(6)));
+        assert_eq!(kept.log_bytes_max(&knobs), one, "the same again counts once");
+        // What is above them stays, and what was cut off before it.
+        kept.writes(&write(9, 1 << 20));
+        kept.writes(&write(8, 1 << 20));
+        kept.counts(Index(7));
+        assert!((2 << 20..3 << 20).contains(&kept.log_bytes_max(&knobs)), "two are above");
+        (9..12).for_each(|at| kept.counts(Index(at)));
+        assert_eq!(kept.log_bytes_max(&knobs), nothing, "all are covered");
     }
 
     #[test]

@@ -197,7 +197,14 @@ impl<A: App> Watch<A> for Invariants<A> {
             Seen::WriteIssued { machine, write } => self.issued(*machine, write, view),
             Seen::Persisted { machine, writes, .. } => {
                 let disk = self.disks.entry(self.nodes[usize::from(machine.0)]).or_default();
-                writes.iter().for_each(|write| disk.durable.persist(write));
+                for write in *writes {
+                    disk.durable.persist(write);
+                    for operation in &write.snapshots {
+                        if let SnapshotWrite::Mark(meta) = operation {
+                            disk.kept.counts(meta.position.index);
+                        }
+                    }
+                }
                 Ok(())
             }
             Seen::Sent { machine, message, .. } => self.sent(*machine, message, view),
@@ -215,10 +222,7 @@ impl<A: App> Watch<A> for Invariants<A> {
             Seen::SnapshotWritten { machine, meta } => {
                 self.snapshotting(*machine, false);
                 let disk = self.disks.entry(self.nodes[usize::from(machine.0)]).or_default();
-                let Some(replica) = view.replica(*machine) else { return Ok(()) };
-                let (log, at) = (replica.raft().log(), meta.position.index);
-                let above = log.last().index.0.saturating_sub(at.0);
-                disk.kept.snapshot(meta.body_bytes, above, log.weight(at, log.last().index));
+                disk.kept.holds(meta.body_bytes);
                 Ok(())
             }
             Seen::SnapshotFailed { machine, .. } => {
@@ -398,7 +402,7 @@ impl<A: App> Invariants<A> {
         conduct::bounded(machine, "inputs wait", backlog as u64, BACKLOG_MAX as u64)?;
         let (files, bytes) = view.disk(machine).used();
         conduct::bounded(machine, "files", files as u64, FILES_MAX as u64)?;
-        let kept = self.disks.entry(self.nodes[usize::from(machine.0)]).or_default().kept;
+        let kept = &self.disks.entry(self.nodes[usize::from(machine.0)]).or_default().kept;
         conduct::bounded(machine, "bytes in files", bytes, kept.disk_bytes_max(knobs))?;
         if let Some(storage) = view.storage(machine) {
             let most = kept.segment_bytes_max(knobs);
@@ -444,7 +448,7 @@ impl<A: App> Invariants<A> {
                 self.ledger.is_committed(meta.position)?;
             }
             if let SnapshotWrite::Install(meta) = operation {
-                disk.kept.receives(meta.body_bytes);
+                disk.kept.holds(meta.body_bytes);
             }
         }
         Ok(())
@@ -484,7 +488,7 @@ impl Disk {
             && log.snapshot().position == at
         {
             self.durable.installing = None;
-            self.kept.installs();
+            self.kept.counts(at.index);
             if log.start() == at && !self.issued.holds(at) {
                 self.issued = Shadow::new(at);
                 self.durable.log = Shadow::new(at);
