@@ -32,9 +32,9 @@ pub(crate) struct Wait {
     pub(crate) until: Time,
 }
 
-/// The pace of one kind of wish.
+/// How long one kind of wish waits.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct Patience {
     let_in_at: Time,
     returning: Option<Returning>,
     /// Vain waits in a row, and how many rounds from now on are not waited after.
@@ -51,12 +51,12 @@ struct Returning {
     until: Time,
 }
 
-impl Pace {
+impl Patience {
     /// What to wait for now; `None`: let in whoever comes.
     pub(crate) fn wait(&self, now: Time, under_way: bool) -> Option<Wait> {
-        let patience = self.let_in_at + GATHER_MAX;
+        let until = self.let_in_at + GATHER_MAX;
         if under_way {
-            return (now < patience).then_some(Wait { enough: usize::MAX, until: patience });
+            return (now < until).then_some(Wait { enough: usize::MAX, until });
         }
         let Returning { answered, waiting, until } = self.returning?;
         let enough = waiting + answered;
@@ -107,41 +107,41 @@ mod tests {
 
     #[test]
     fn while_a_batch_is_under_way_all_wait_but_not_for_ever() {
-        let mut pace = Pace::default();
-        pace.let_in(at(5000), 1);
+        let mut patience = Patience::default();
+        patience.let_in(at(5000), 1);
         let wait = Some(Wait { enough: usize::MAX, until: at(6000) });
-        assert_eq!(pace.wait(at(5100), true), wait);
-        assert_eq!(pace.wait(at(6000), true), None);
+        assert_eq!(patience.wait(at(5100), true), wait);
+        assert_eq!(patience.wait(at(6000), true), None);
     }
 
     #[test]
     fn the_answered_are_awaited_as_long_as_their_round_took() {
-        let mut pace = Pace::default();
-        pace.let_in(at(5000), 30);
-        pace.answered(at(5400), 30, 4);
-        assert_eq!(pace.wait(at(5400), false), Some(Wait { enough: 34, until: at(5800) }));
-        assert_eq!(pace.wait(at(5800), false), None);
-        pace.let_in(at(5700), 34);
-        pace.answered(at(9000), 34, 0);
-        let until = pace.wait(at(9000), false).map(|wait| wait.until);
+        let mut patience = Patience::default();
+        patience.let_in(at(5000), 30);
+        patience.answered(at(5400), 30, 4);
+        assert_eq!(patience.wait(at(5400), false), Some(Wait { enough: 34, until: at(5800) }));
+        assert_eq!(patience.wait(at(5800), false), None);
+        patience.let_in(at(5700), 34);
+        patience.answered(at(9000), 34, 0);
+        let until = patience.wait(at(9000), false).map(|wait| wait.until);
         assert_eq!(until, Some(at(10_000)), "a slow majority makes nobody wait longer");
     }
 
     #[test]
     fn the_next_of_one_who_asks_alone_is_let_in_at_once() {
-        let mut pace = Pace::default();
-        pace.let_in(at(5000), 1);
-        pace.answered(at(5400), 1, 0);
-        assert_eq!(pace.wait(at(5400), false), None);
+        let mut patience = Patience::default();
+        patience.let_in(at(5000), 1);
+        patience.answered(at(5400), 1, 0);
+        assert_eq!(patience.wait(at(5400), false), None);
     }
 
     /// Rounds of 400 us after which `back` of 20 come back: how many of 1000 are waited after.
     fn waits(back: usize) -> usize {
-        let mut pace = Pace::default();
+        let mut patience = Patience::default();
         let waits = (1..=1000).filter(|round| {
-            pace.let_in(at(1000 * round), 20 + back);
-            pace.answered(at(1000 * round + 400), 20, 20);
-            pace.wait(at(1000 * round + 400), false).is_some()
+            patience.let_in(at(1000 * round), 20 + back);
+            patience.answered(at(1000 * round + 400), 20, 20);
+            patience.wait(at(1000 * round + 400), false).is_some()
         });
         waits.count()
     }

@@ -14,7 +14,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::events::{NodeEvent, NodeFailure};
-use super::gather::{Pace, Wait};
+use super::gather::{Patience, Wait};
 use super::handle::Shared;
 use super::inbox::{Gather, Lanes, NewProposal, NewRead, Order, Reader, Rest};
 use super::lock;
@@ -66,8 +66,8 @@ pub(crate) struct Stepper<S: StateMachine> {
     persisted: WriteId,
     /// When clients' wishes are let in. The answered are awaited for proposals only: a round of reads
     /// costs too little to wait for anybody (measured: 6 % worse with 64 clients).
-    proposal_pace: Pace,
-    read_pace: Pace,
+    proposal_patience: Patience,
+    read_patience: Patience,
     /// Told to stop; by when at the latest.
     stop_by: Option<Instant>,
 }
@@ -96,8 +96,8 @@ impl<S: StateMachine> Stepper<S> {
             },
             written: WriteId(0),
             persisted: WriteId(0),
-            proposal_pace: Pace::default(),
-            read_pace: Pace::default(),
+            proposal_patience: Patience::default(),
+            read_patience: Patience::default(),
             stop_by: None,
         }
     }
@@ -132,8 +132,8 @@ impl<S: StateMachine> Stepper<S> {
         for peer in std::mem::take(&mut lanes.peers_down) {
             self.replica.step(now, Input::PeerDown(peer));
         }
-        self.proposal_pace.let_in(now, lanes.proposals.len());
-        self.read_pace.let_in(now, lanes.reads.len());
+        self.proposal_patience.let_in(now, lanes.proposals.len());
+        self.read_patience.let_in(now, lanes.reads.len());
         for NewProposal { command, deadline, answer } in lanes.proposals.drain(..) {
             let id = ProposalId(self.next_id());
             self.asked.proposals.insert(id, answer);
@@ -164,9 +164,9 @@ impl<S: StateMachine> Stepper<S> {
         let raft = self.replica.raft();
         let log = raft.log();
         let leads = raft.role_name() == RoleName::Leader;
-        let proposals = self.proposal_pace.wait(now, log.committed() < log.last().index);
+        let proposals = self.proposal_patience.wait(now, log.committed() < log.last().index);
         let proposals = proposals.filter(|_| leads);
-        let reads = self.read_pace.wait(now, raft.confirms_reads());
+        let reads = self.read_patience.wait(now, raft.confirms_reads());
         let enough = |wait: Option<Wait>| wait.map_or(0, |wait| wait.enough);
         let until = |wait: Option<Wait>| wait.map_or(Time::NEVER, |wait| wait.until);
         let gather = Gather { proposals: enough(proposals), reads: enough(reads) };
@@ -241,7 +241,7 @@ impl<S: StateMachine> Stepper<S> {
         let Work { answers, reads, transfers, snapshots_taken, .. } = work;
         if !answers.is_empty() {
             let (now, waiting) = (self.shared.clock.now(), self.shared.inbox.proposals_waiting());
-            self.proposal_pace.answered(now, answers.len(), waiting);
+            self.proposal_patience.answered(now, answers.len(), waiting);
         }
         self.answer(answers, reads);
         for (id, ended) in transfers {
