@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::clock::Clock;
 use super::events::{Listeners, NodeEvent, NodeFailure, Receiver};
-use super::inbox::{Inbox, Lanes, NewProposal, NewRead, Order, Reader};
+use super::inbox::{Inbox, Lanes, NewProposal, NewRead, Order, Reader, Turn};
 use super::lock;
 use super::metrics::{Counters, NodeMetrics};
 use super::status::NodeStatus;
@@ -40,6 +40,8 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) failure: Mutex<Option<NodeFailure>>,
     /// What passes are made on, by who has the turn; `None` before the first and after the last.
     pub(crate) stepper: Mutex<Option<Stepper<S>>>,
+    /// See [`NodeOptions`](super::NodeOptions).
+    pub(crate) callers_make_passes: bool,
 }
 
 impl<S: StateMachine> Handle<S> {
@@ -59,7 +61,7 @@ impl<S: StateMachine> Handle<S> {
         self.shared.counters.proposals.add(1);
         let proposal = NewProposal { command, deadline, answer };
         match self.shared.inbox.propose(proposal) {
-            Ok(turn) => self.shared.inbox.leave(turn),
+            Ok(turn) => self.shared.serve(turn),
             Err((proposal, refusal)) => {
                 let refused = Outcome::Refused(refusal);
                 self.shared.counters.ended(&refused);
@@ -104,7 +106,7 @@ impl<S: StateMachine> Handle<S> {
         let deadline = self.shared.clock.deadline(deadline);
         self.shared.counters.reads.add(1);
         match self.shared.inbox.read(NewRead { deadline, reader }) {
-            Ok(turn) => self.shared.inbox.leave(turn),
+            Ok(turn) => self.shared.serve(turn),
             Err((read, why)) => {
                 self.shared.counters.reads_refused.add(1);
                 read.reader.refuse(why);
@@ -196,6 +198,15 @@ impl<S: StateMachine> Shared<S> {
     pub(crate) fn fail(&self, failure: NodeFailure) {
         lock(&self.failure).get_or_insert(failure);
         self.tell([Input::Failed]);
+    }
+
+    /// Sees to what a client wants.
+    fn serve(&self, turn: Option<Turn>) {
+        if self.callers_make_passes {
+            self.visit(turn);
+        } else {
+            self.inbox.leave(turn);
+        }
     }
 
     /// Hands in what one of our own threads has done, and leaves the pass to the raft thread.

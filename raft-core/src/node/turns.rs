@@ -6,10 +6,12 @@
 //! raft thread is there for what nobody brings: deadlines, and what came in during somebody's pass.
 //! A pass waits for nothing, so who makes one is soon back at its own work.
 //!
-//! Slow or unimportant threads leave the pass to the raft thread ([`Inbox::leave`]): one that runs at
-//! a low priority must not hold up the node in the middle of a pass.
+//! Snapshot threads leave the pass to the raft thread ([`Inbox::leave`]): nobody shall wait for them.
+//! So do clients of the library, who may hold locks that a pass takes, unless the program says that
+//! they do not ([`NodeOptions::callers_make_passes`]).
 //!
 //! [`Inbox::leave`]: super::inbox::Inbox::leave
+//! [`NodeOptions::callers_make_passes`]: super::NodeOptions::callers_make_passes
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
