@@ -61,7 +61,7 @@ impl<S: StateMachine> Handle<S> {
         self.shared.counters.proposals.add(1);
         let proposal = NewProposal { command, deadline, answer };
         match self.shared.inbox.propose(proposal) {
-            Ok(turn) => self.shared.serve(turn),
+            Ok(turn) => self.shared.proposed(turn),
             Err((proposal, refusal)) => {
                 let refused = Outcome::Refused(refusal);
                 self.shared.counters.ended(&refused);
@@ -106,7 +106,7 @@ impl<S: StateMachine> Handle<S> {
         let deadline = self.shared.clock.deadline(deadline);
         self.shared.counters.reads.add(1);
         match self.shared.inbox.read(NewRead { deadline, reader }) {
-            Ok(turn) => self.shared.serve(turn),
+            Ok(turn) => self.shared.inbox.leave(turn),
             Err((read, why)) => {
                 self.shared.counters.reads_refused.add(1);
                 read.reader.refuse(why);
@@ -200,9 +200,10 @@ impl<S: StateMachine> Shared<S> {
         self.tell([Input::Failed]);
     }
 
-    /// Sees to what a client wants.
-    fn serve(&self, turn: Option<Turn>) {
-        if self.callers_make_passes {
+    /// Sees to what a client proposed: by itself if it is alone. Many are left to the raft thread, so
+    /// that who proposes can bring the next meanwhile.
+    fn proposed(&self, turn: Option<Turn>) {
+        if self.callers_make_passes && turn.is_some() && self.inbox.proposals_waiting() == 1 {
             self.visit(turn);
         } else {
             self.inbox.leave(turn);
