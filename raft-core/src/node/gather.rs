@@ -7,7 +7,7 @@
 //! - **A batch was just answered.** Who asks one thing after the other asks again at once. If those
 //!   who wait were let in now, the answered would gather during their round, and the two crowds
 //!   would take turns for ever, each paying for rounds of its own. So the answered are awaited, at
-//!   most as long as their round took. Where they do not come back it is tried ever more rarely:
+//!   most twice as long as their round took. Where they do not come back it is tried ever more rarely:
 //!   people who ask when it pleases them (an open loop) must not wait for nobody.
 //!
 //! Here is no clock and no lock: passes bring the times and obey.
@@ -19,6 +19,10 @@ use crate::types::Time;
 /// How long a batch under way is waited for at most. Longer: a majority that is slow, or far away,
 /// slows down who does not have to wait for it. Shorter: smaller batches.
 const GATHER_MAX: Duration = Duration::from_millis(1);
+
+/// How long the answered are awaited at most. Longer: whoever is at the door pays for those who have
+/// gone away. Shorter: where the processor is busy with answers, a quarter of them is left behind.
+const RETURN_MAX: Duration = Duration::from_millis(2);
 
 /// After so many vain waits in a row they get no rarer: one in 64.
 const VAIN_MAX: u32 = 6;
@@ -92,7 +96,7 @@ impl Patience {
             self.skip -= 1;
             return;
         }
-        let until = now + now.since(self.let_in_at).min(GATHER_MAX);
+        let until = now + (now.since(self.let_in_at) * 2).min(RETURN_MAX);
         self.returning = Some(Returning { answered: count, waiting, until });
     }
 }
@@ -115,16 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn the_answered_are_awaited_as_long_as_their_round_took() {
+    fn the_answered_are_awaited_twice_as_long_as_their_round_took() {
         let mut patience = Patience::default();
         patience.let_in(at(5000), 30);
         patience.answered(at(5400), 30, 4);
-        assert_eq!(patience.wait(at(5400), false), Some(Wait { enough: 34, until: at(5800) }));
-        assert_eq!(patience.wait(at(5800), false), None);
+        assert_eq!(patience.wait(at(5400), false), Some(Wait { enough: 34, until: at(6200) }));
+        assert_eq!(patience.wait(at(6200), false), None);
         patience.let_in(at(5700), 34);
         patience.answered(at(9000), 34, 0);
         let until = patience.wait(at(9000), false).map(|wait| wait.until);
-        assert_eq!(until, Some(at(10_000)), "a slow majority makes nobody wait longer");
+        assert_eq!(until, Some(at(11_000)), "a slow majority makes nobody wait longer");
     }
 
     #[test]
