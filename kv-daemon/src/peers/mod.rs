@@ -13,7 +13,7 @@
 //!
 //! HTTP/1.1 carries one exchange at a time on a connection, which is why what must not wait for
 //! each other does not share one. An answer of the core goes the other way: to the response that
-//! was held open for its request (`waiting.rs`, `endpoints.rs`).
+//! was held open for its request (`waiting.rs`, `endpoints.rs`, `incoming.rs`).
 //!
 //! Nothing here decides anything of Raft. Messages may get lost here (a full queue, a broken
 //! connection), and the core stands that; a forwarded write that may have left is never sent again.
@@ -23,6 +23,7 @@ pub(crate) mod connect;
 mod control;
 mod endpoints;
 mod headers;
+mod incoming;
 mod json;
 mod outbox;
 mod propose;
