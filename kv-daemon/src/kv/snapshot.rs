@@ -1,7 +1,7 @@
 //! The store as a stream of bytes, cut into pieces, and back.
 //!
 //! Pieces end wherever they are full, also in the middle of a value, so that none is ever larger
-//! than [`PIECE_BYTES_MAX`] and none is a long pause. Whoever stores or sends the pieces guards them
+//! than [`PIECE_BYTES`] and none is a long pause. Whoever stores or sends the pieces guards them
 //! with checksums; here a stream that is not what a store gives out is refused, never half believed.
 //!
 //! # Bytes
@@ -43,6 +43,10 @@ const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 21;
 const RECORD_HEAD_BYTES: usize = 30;
 
+/// How large the pieces are that are given out; larger ones are taken too. Larger: the thread that
+/// makes one keeps a core for longer, and clients wait (a megabyte takes 2 ms). Smaller: more rests.
+pub(super) const PIECE_BYTES: usize = 256 << 10;
+
 /// Gives out a frozen view of a store in pieces.
 pub(super) struct Source {
     view: Store,
@@ -69,7 +73,7 @@ impl Source {
         let whole = HEADER_BYTES as u64
             + self.view.bytes
             + RECORD_HEAD_BYTES as u64 * self.view.map.len() as u64;
-        usize::try_from(whole).map_or(PIECE_BYTES_MAX, |whole| whole.min(PIECE_BYTES_MAX))
+        usize::try_from(whole).map_or(PIECE_BYTES, |whole| whole.min(PIECE_BYTES))
     }
 }
 
@@ -112,7 +116,7 @@ impl SnapshotSource for Source {
         let mut cut = None;
         for (key, stored) in self.view.map.range(from) {
             let head_bytes = RECORD_HEAD_BYTES + key.as_bytes().len();
-            if PIECE_BYTES_MAX < piece.len() + head_bytes {
+            if PIECE_BYTES < piece.len() + head_bytes {
                 cut = Some(match &last {
                     Some(before) => Place::After(before.clone(), Bytes::new()),
                     None => Place::Owned(Bytes::new()),
@@ -122,7 +126,7 @@ impl SnapshotSource for Source {
             put_record_head(&mut piece, key, stored);
             // Not a clone for every value: that would be a count to raise in memory that is not
             // at hand.
-            let fits = stored.value.len().min(PIECE_BYTES_MAX - piece.len());
+            let fits = stored.value.len().min(PIECE_BYTES - piece.len());
             piece.put_slice(&stored.value[..fits]);
             if fits < stored.value.len() {
                 cut = Some(Place::After(key.clone(), stored.value.slice(fits..)));
@@ -160,7 +164,7 @@ fn put_record_head(out: &mut Vec<u8>, key: &Key, stored: &Stored) {
 
 /// Moves as much of `value` into the piece as it has room for.
 fn put_some(piece: &mut Vec<u8>, value: &mut Bytes) {
-    let fits = value.len().min(PIECE_BYTES_MAX - piece.len());
+    let fits = value.len().min(PIECE_BYTES - piece.len());
     piece.put_slice(&value[..fits]);
     value.advance(fits);
 }

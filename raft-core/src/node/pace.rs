@@ -18,8 +18,8 @@ use super::{lock, wait_timeout};
 const REST_PER_WORK: u32 = 3;
 
 /// No rest is longer, so that a snapshot ends in time on a machine or a disk that others keep busy: of
-/// one of 300 MB, written and read back by the megabyte, all rests together take at most 12 s.
-const REST_MAX: Duration = Duration::from_millis(20);
+/// one of 300 MB, written and read back by 256 KiB, all rests together take at most 12 s.
+const REST_MAX: Duration = Duration::from_millis(5);
 
 /// How much the log may grow before the writer goes as fast as it can.
 const GROWTH_MAX_BYTES: u64 = 128 << 20;
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_log_that_grows_makes_rests_shorter_and_then_none() {
-        assert_eq!(rest_after(4 * MILLI, GROWTH_MAX_BYTES / 4), 9 * MILLI);
+        assert_eq!(rest_after(4 * MILLI, GROWTH_MAX_BYTES / 4), REST_MAX * 3 / 4);
         assert_eq!(rest_after(Duration::MAX, GROWTH_MAX_BYTES / 2), REST_MAX / 2);
         assert_eq!(rest_after(MILLI, GROWTH_MAX_BYTES), Duration::ZERO);
         assert_eq!(rest_after(Duration::MAX, u64::MAX), Duration::ZERO);

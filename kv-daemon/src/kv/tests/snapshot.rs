@@ -6,6 +6,7 @@ use twox_hash::XxHash64;
 use super::command::any_command;
 use super::*;
 use crate::kv::shared::SharedStore;
+use crate::kv::snapshot::PIECE_BYTES;
 
 fn at(index: usize) -> LogPosition {
     LogPosition::new(Index(index as u64), Term(1))
@@ -61,11 +62,11 @@ fn an_empty_store_has_a_snapshot_too() {
 fn large_values_are_cut_into_pieces_and_joined_again() {
     let sizes = [
         1,
-        PIECE_BYTES_MAX - 48 - 31,
-        PIECE_BYTES_MAX - 1,
-        PIECE_BYTES_MAX,
-        PIECE_BYTES_MAX + 1,
-        3 * PIECE_BYTES_MAX + 7,
+        PIECE_BYTES - 48 - 31,
+        PIECE_BYTES - 1,
+        PIECE_BYTES,
+        PIECE_BYTES + 1,
+        3 * PIECE_BYTES + 7,
         0,
         2,
     ];
@@ -80,7 +81,7 @@ fn large_values_are_cut_into_pieces_and_joined_again() {
         store.apply(at(n + 1), &encoded(&request));
     }
     let pieces = pieces(store.snapshot());
-    assert!(pieces.iter().all(|piece| (1..=PIECE_BYTES_MAX).contains(&piece.len())));
+    assert!(pieces.iter().all(|piece| (1..=PIECE_BYTES).contains(&piece.len())));
     assert!(6 < pieces.len());
     let mut restored = SharedStore::new();
     restore(&mut restored, &pieces).unwrap();
@@ -176,7 +177,7 @@ fn pieces_belong_between_beginning_and_end() {
 #[test]
 fn restored_values_own_exactly_their_bytes() {
     // Below these a buffer cannot say whether it is shared; see `raft_core::buffer`.
-    let sizes = [600, PIECE_BYTES_MAX + 1, 2 * PIECE_BYTES_MAX + 12_345];
+    let sizes = [600, PIECE_BYTES + 1, 2 * PIECE_BYTES + 12_345];
     for size in sizes {
         let pieces = pieces(store_of(&[put("k", &"v".repeat(size))]).snapshot());
         let mut store = SharedStore::new();
