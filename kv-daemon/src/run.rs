@@ -331,7 +331,7 @@ impl Life {
             address: self.me.address.clone(),
             config: self.config.raft(self.me.node_id),
             storage: self.storage_options(),
-            // Nobody here proposes or reads with a lock in hand.
+            // Nobody here proposes with a lock in hand.
             callers_make_passes: true,
             ..NodeOptions::new(&self.config.data_dir)
         }

@@ -21,8 +21,8 @@ pub fn owned(bytes: Vec<u8>) -> Bytes {
     short(&bytes).unwrap_or_else(|| Bytes::from(bytes.into_boxed_slice()))
 }
 
-/// A buffer with the count in it, in sizes that allocators round to anyway; `None` if these are more
-/// bytes than the largest size, which an allocation of 32 bytes beside it makes no dearer worth naming.
+/// A buffer with the count in it, in sizes that allocators round to anyway. `None` for more bytes than
+/// the largest size: beside so many an allocation of 32 bytes for the count is not worth a copy.
 fn short(bytes: &[u8]) -> Option<Bytes> {
     macro_rules! smallest_of {
         ($($size:literal)*) => {

@@ -1,21 +1,25 @@
 //! Passes made by whoever brings something: many threads at once, nodes that call each other from
-//! within their passes, and a pass that panics on somebody else's thread.
+//! within their passes, a pass that panics on somebody else's thread, and whose thread makes passes
+//! for clients.
 
 mod node_support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use node_support::{Ledger, PATIENCE, member, options, start, wait_until};
 use raft_core::consensus::event::{Refusal, RoleName};
 use raft_core::membership::Membership;
-use raft_core::node::{Handle, Node, NodeFailure, Opened, form};
+use raft_core::message::Message;
+use raft_core::node::{Handle, Node, NodeFailure, NodeOptions, Opened, form};
 use raft_core::proposals::Outcome;
 use raft_core::state_machine::{Malformed, Restore, SnapshotSource, StateMachine};
 use raft_core::storage::meta::DataDir;
 use raft_core::storage::testdisk::TestDisk;
-use raft_core::transport::InMemoryNetwork;
+use raft_core::transport::{InMemoryNetwork, Transport};
 use raft_core::types::{LogPosition, NodeId};
 
 /// Threads that propose and read at once, and what each of them proposes.
@@ -48,7 +52,7 @@ fn apply(nodes: &[Handle<Ledger>], command: String) -> usize {
     let (command, end) = (Bytes::from(command), Instant::now() + PATIENCE);
     while Instant::now() < end {
         let Some(leader) = leader(nodes) else {
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
             continue;
         };
         match leader.propose(command.clone(), Some(end)).wait() {
@@ -67,7 +71,7 @@ fn many_threads_propose_and_read_on_every_node_while_leadership_moves() {
     let running = three(&network);
     let nodes = handles(&running);
     let applied = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for hand in 0..HANDS {
             let (nodes, applied) = (&nodes, &applied);
             scope.spawn(move || {
@@ -87,7 +91,7 @@ fn many_threads_propose_and_read_on_every_node_while_leadership_moves() {
         }
         scope.spawn(|| {
             for _ in 0..5 {
-                std::thread::sleep(Duration::from_millis(60));
+                thread::sleep(Duration::from_millis(60));
                 if let Some(leader) = leader(&nodes) {
                     // It may fail; then leadership stays where it is.
                     let _ = leader.transfer(None).wait();
@@ -136,7 +140,7 @@ fn a_pass_that_panics_ends_its_node_and_not_the_one_whose_thread_made_it() {
     let network = InMemoryNetwork::new();
     let running: Vec<Node<Fragile>> = (1..=3)
         .map(|id| {
-            let disk = std::sync::Arc::new(TestDisk::new());
+            let disk = Arc::new(TestDisk::new());
             let mut dir = DataDir::open(disk, Some(&format!("node{id}")), id).unwrap();
             let options = options();
             let all = Membership::of_voters((1..=3).map(member));
@@ -172,4 +176,56 @@ fn a_pass_that_panics_ends_its_node_and_not_the_one_whose_thread_made_it() {
         // n3 says that it failed; nobody hangs.
         let _ = node.stop();
     }
+}
+
+/// Notes on which threads messages are sent: they are those that make passes.
+struct Noted<T> {
+    inner: T,
+    senders: Arc<Mutex<Vec<ThreadId>>>,
+}
+
+impl<T: Transport> Transport for Noted<T> {
+    fn send(&mut self, messages: Vec<Message>) {
+        self.senders.lock().unwrap().push(thread::current().id());
+        self.inner.send(messages);
+    }
+}
+
+/// Whether this thread made a pass when it proposed, one command after the other, and whether it did
+/// when it read. Proposes until it has, at most a hundred times.
+fn makes_passes(callers_make_passes: bool) -> (bool, bool) {
+    let (network, senders) = (InMemoryNetwork::new(), Arc::default());
+    let running: Vec<Node<Ledger>> = (1..=3)
+        .map(|id| {
+            let transport = Noted { inner: network.transport(), senders: Arc::clone(&senders) };
+            let options = NodeOptions { callers_make_passes, ..options() };
+            let node = start(&TestDisk::new(), id, 3, options, transport);
+            network.connect(NodeId(id), node.handle());
+            node
+        })
+        .collect();
+    let nodes = handles(&running);
+    let me = thread::current().id();
+    let made_one = || senders.lock().unwrap().contains(&me);
+    let proposing = (0..100).any(|number| {
+        apply(&nodes, format!("{number}"));
+        made_one()
+    });
+    senders.lock().unwrap().clear();
+    for node in nodes.iter().cycle().take(60) {
+        let read = node.read_before(Some(Instant::now() + PATIENCE), |_| ());
+        read.wait().expect("a quorum answers");
+    }
+    (proposing, made_one())
+}
+
+/// A caller may hold a lock that a look, a waker or the state machine takes.
+#[test]
+fn a_client_makes_no_pass_unless_the_program_says_that_it_may() {
+    assert_eq!(makes_passes(false), (false, false));
+}
+
+#[test]
+fn a_client_that_may_makes_the_pass_for_its_proposal_and_leaves_that_for_its_read() {
+    assert_eq!(makes_passes(true), (true, false));
 }

@@ -40,7 +40,7 @@ pub(crate) struct Shared<S: StateMachine> {
     pub(crate) failure: Mutex<Option<NodeFailure>>,
     /// What passes are made on, by who has the turn; `None` before the first and after the last.
     pub(crate) stepper: Mutex<Option<Stepper<S>>>,
-    /// See [`NodeOptions`](super::NodeOptions).
+    /// See [`NodeOptions::callers_make_passes`](super::NodeOptions::callers_make_passes).
     pub(crate) callers_make_passes: bool,
 }
 

@@ -74,10 +74,10 @@ pub struct NodeOptions {
     pub waiting_max: usize,
     /// A sync slower than this is logged and counted; 100 ms.
     pub slow_sync: Duration,
-    /// Whether a thread that calls [`propose`](Handle::propose) or [`read`](Handle::read) may make the
-    /// pass that sees to it, instead of waking another thread; `false`. It saves one who asks alone a
-    /// tenth of the time. But other people's looks and wakers and the state machine then run within
-    /// these calls: a caller that holds a lock which one of those takes stops for ever.
+    /// Whether a thread that calls [`propose`](Handle::propose) while nobody else does may make the pass
+    /// that sees to it, instead of waking another thread; `false`. It saves one who proposes alone six
+    /// in a hundred of the time. But other people's looks and wakers and the state machine then run
+    /// within this call: a caller that holds a lock which one of those takes stops for ever.
     pub callers_make_passes: bool,
 }
 

@@ -14,7 +14,7 @@ use super::metrics::Counter;
 use super::{lock, wait_timeout};
 
 /// Three times as long as the work: the writer takes a quarter of the disk and of a core, and a snapshot
-/// of 300 MB two to three seconds. Less: clients feel it more. More: the log grows for longer.
+/// of 300 MB about two seconds. Less: clients feel it more. More: the log grows for longer.
 const REST_PER_WORK: u32 = 3;
 
 /// No rest is longer, so that a snapshot ends in time on a machine or a disk that others keep busy: of

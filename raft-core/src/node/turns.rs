@@ -7,8 +7,8 @@
 //! A pass waits for nothing, so who makes one is soon back at its own work.
 //!
 //! Snapshot threads leave the pass to the raft thread ([`Inbox::leave`]): nobody shall wait for them.
-//! So do clients of the library, who may hold locks that a pass takes, unless the program says that
-//! they do not ([`NodeOptions::callers_make_passes`]).
+//! So do clients of the library, who may hold locks that a pass takes; where the program says that they
+//! do not ([`NodeOptions::callers_make_passes`]), one who proposes alone makes the pass.
 //!
 //! [`Inbox::leave`]: super::inbox::Inbox::leave
 //! [`NodeOptions::callers_make_passes`]: super::NodeOptions::callers_make_passes
