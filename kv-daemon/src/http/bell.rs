@@ -1,8 +1,8 @@
 //! Waking many tasks of one thread with one system call.
 //!
-//! A whole batch is answered at once, by another thread. To wake a task of another thread's runtime costs a
-//! write to that runtime's event descriptor, each time. So what waits for an answer ([`together`])
-//! leaves its waker with the bell of its thread: the first of a batch rings it, and the thread then
+//! A whole batch is answered at once, by another thread. To wake a task of another thread's runtime
+//! costs a write to that runtime's event descriptor, each time. So what waits for an answer
+//! ([`together`]) leaves its waker with the bell of its thread: the first of a batch rings it, and the thread then
 //! wakes all of them by itself. Nothing here knows what is waited for.
 
 use std::cell::RefCell;

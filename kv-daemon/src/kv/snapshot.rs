@@ -84,7 +84,7 @@ impl SnapshotSource for Source {
             Place::Start => {
                 let mut owned = owned(&self.view);
                 put_header(&mut piece, &self.view, owned.len());
-                put_some(&mut piece, &mut owned);
+                owned.advance(put_some(&mut piece, &owned));
                 if !owned.is_empty() {
                     self.at = Place::Owned(owned);
                     return Some(Bytes::from(piece));
@@ -92,7 +92,7 @@ impl SnapshotSource for Source {
                 None
             }
             Place::Owned(mut rest) => {
-                put_some(&mut piece, &mut rest);
+                rest.advance(put_some(&mut piece, &rest));
                 if !rest.is_empty() {
                     self.at = Place::Owned(rest);
                     return Some(Bytes::from(piece));
@@ -100,7 +100,7 @@ impl SnapshotSource for Source {
                 None
             }
             Place::After(key, mut rest) => {
-                put_some(&mut piece, &mut rest);
+                rest.advance(put_some(&mut piece, &rest));
                 if !rest.is_empty() {
                     self.at = Place::After(key, rest);
                     return Some(Bytes::from(piece));
@@ -126,8 +126,7 @@ impl SnapshotSource for Source {
             put_record_head(&mut piece, key, stored);
             // Not a clone for every value: that would be a count to raise in memory that is not
             // at hand.
-            let fits = stored.value.len().min(PIECE_BYTES - piece.len());
-            piece.put_slice(&stored.value[..fits]);
+            let fits = put_some(&mut piece, &stored.value);
             if fits < stored.value.len() {
                 cut = Some(Place::After(key.clone(), stored.value.slice(fits..)));
                 break;
@@ -162,11 +161,11 @@ fn put_record_head(out: &mut Vec<u8>, key: &Key, stored: &Stored) {
     out.put_slice(key.as_bytes());
 }
 
-/// Moves as much of `value` into the piece as it has room for.
-fn put_some(piece: &mut Vec<u8>, value: &mut Bytes) {
+/// Copies as much of `value` into the piece as it has room for. Returns how much that is.
+fn put_some(piece: &mut Vec<u8>, value: &[u8]) -> usize {
     let fits = value.len().min(PIECE_BYTES - piece.len());
     piece.put_slice(&value[..fits]);
-    value.advance(fits);
+    fits
 }
 
 /// XXH64 over the bytes of the store's snapshot.
